@@ -16,5 +16,4 @@ pub mod v1 {
 }
 
 /// The encoded `google.protobuf.FileDescriptorSet` of all files, as served by gRPC reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/holdfast.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/holdfast.bin"));
