@@ -1,0 +1,384 @@
+//! One namespace in memory: entries with their retained versions, deadlines, and the log.
+//!
+//! A [`Change`] is at once a record of the log and a version of its entry, linked to the version before.
+//! Invariant: forgetting a record of the log cuts the link to the versions that only older revisions see.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use super::space::Space;
+use crate::backend::{
+    Change, ChangeKind, Draft, Entry, GroupStamp, Groups, Key, KeyRange, Lineage, LogShape,
+    LoggedChange, Position, ReadSet, Retain, Revision, StoredEntry, Tip, Usage, Write, WriteOp,
+    entry_bytes, is_logged,
+};
+
+/// How many commits can be told apart when a commit relies on an older position.
+const REMEMBERED_COMMITS: usize = 32_768;
+
+/// The state of one namespace.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub lineage: Option<Lineage>,
+    pub created_at_ms: i64,
+    position: Position,
+    revision: Revision,
+    /// The time of the newest answer: time never goes back, whatever the machine's clock does.
+    time_ms: AtomicI64,
+    /// The revision it began after.
+    birth: Revision,
+    compacted: Revision,
+    /// The last clear: what was before it can no longer be read, though its log is still there.
+    cleared: Revision,
+    user: Space,
+    internal: Space,
+    usage: Usage,
+    log: VecDeque<Arc<Change>>,
+    log_bytes: u64,
+    /// Position and last revision of recent commits, and the keys written without a revision.
+    commits: VecDeque<(Position, Revision, Vec<Key>)>,
+}
+
+impl Image {
+    /// An empty namespace whose past, if it had one, ended at this position and revision.
+    pub fn new(position: Position, revision: Revision, time_ms: i64) -> Self {
+        Self {
+            lineage: None,
+            created_at_ms: time_ms,
+            position,
+            revision,
+            time_ms: AtomicI64::new(time_ms),
+            birth: revision,
+            compacted: revision,
+            cleared: revision,
+            user: Space::default(),
+            internal: Space::default(),
+            usage: Usage::default(),
+            log: VecDeque::new(),
+            log_bytes: 0,
+            commits: VecDeque::from([(position, revision, Vec::new())]),
+        }
+    }
+
+    /// What is left of it after it was deleted.
+    pub fn deleted(&self) -> Self {
+        Self::new(Position(self.position.0 + 1), self.revision, self.time_ms(0))
+    }
+
+    /// The time of the namespace when the clock reads `now_ms`.
+    pub fn time_ms(&self, now_ms: i64) -> i64 {
+        self.time_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
+    }
+
+    /// Where it stands, read at `now_ms`.
+    pub fn tip(&self, now_ms: i64) -> Tip {
+        Tip {
+            position: self.position,
+            revision: self.revision,
+            time_ms: self.time_ms(now_ms),
+            lineage: self.lineage,
+            compacted: self.compacted,
+            usage: self.usage,
+        }
+    }
+
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The first revision that can be read.
+    pub fn oldest_readable(&self) -> Revision {
+        self.compacted.max(self.cleared)
+    }
+
+    /// The revision after which the log has to be read for all that came after `after`; `None`: it no longer
+    /// reaches back so far.
+    pub fn resume_after(&self, after: Revision) -> Option<Revision> {
+        let whole = self.compacted == self.birth;
+        match after {
+            Revision(0) if whole => Some(self.birth),
+            _ => (after >= self.compacted).then_some(after),
+        }
+    }
+
+    pub fn log_shape(&self) -> LogShape {
+        LogShape {
+            events: self.log.len() as u64,
+            bytes: self.log_bytes,
+            oldest_ms: self.log.front().map(|change| change.time_ms),
+        }
+    }
+
+    /// What the key holds.
+    pub fn get(&self, key: &Key) -> Option<StoredEntry> {
+        self.newest(key).and_then(StoredEntry::of)
+    }
+
+    /// The newest change of a key.
+    pub fn newest(&self, key: &Key) -> Option<Arc<Change>> {
+        self.space(key).get(key).map(|slot| slot.newest.clone())
+    }
+
+    /// Looks at up to `limit` keys in order; answers their newest changes and the range that is left.
+    pub fn scan(
+        &self,
+        range: &KeyRange,
+        reverse: bool,
+        limit: usize,
+    ) -> (Vec<Arc<Change>>, Option<KeyRange>) {
+        if range.is_empty() {
+            return (Vec::new(), None);
+        }
+        self.space(&range.start).scan(range, reverse, limit)
+    }
+
+    /// The log after a revision, in whole revisions of up to `limit` changes and about `limit_bytes`.
+    pub fn changes(&self, after: Revision, limit: usize, limit_bytes: u64) -> Vec<LoggedChange> {
+        let start = self.log.partition_point(|change| change.revision <= after);
+        let mut changes: Vec<LoggedChange> = Vec::new();
+        let mut bytes = 0;
+        for change in self.log.range(start..) {
+            let full = changes.len() >= limit || bytes >= limit_bytes;
+            if full && changes.last().is_some_and(|last| last.change.revision < change.revision) {
+                break;
+            }
+            bytes += change.log_bytes();
+            let previous = change.previous().and_then(StoredEntry::of);
+            changes.push(LoggedChange { change: change.clone(), previous });
+        }
+        changes
+    }
+
+    /// The revision of the newest change in the log.
+    pub fn last_logged(&self) -> Option<Revision> {
+        self.log.back().map(|change| change.revision)
+    }
+
+    /// What changed in the read set after a position; `None`: that is too long ago to know.
+    pub fn changed_since(
+        &self,
+        at: Position,
+        reads: &ReadSet,
+    ) -> Option<Vec<(Key, Option<StoredEntry>)>> {
+        if at == self.position {
+            return Some(Vec::new());
+        }
+        let later = self.commits.partition_point(|(position, ..)| *position <= at);
+        let (_, from, _) = *self.commits.get(later.checked_sub(1)?)?;
+        let unlogged = self.commits.range(later..).flat_map(|(.., keys)| keys);
+        let start = self.log.partition_point(|change| change.revision <= from);
+        let logged = self.log.range(start..);
+        if logged.clone().any(|change| change.kind == ChangeKind::Clear) || from < self.compacted {
+            return None;
+        }
+        let keys: BTreeSet<&Key> = reads.keys.iter().collect();
+        let touched: BTreeSet<&Key> = logged
+            .map(|change| &change.key)
+            .chain(unlogged)
+            .filter(|key| {
+                keys.contains(key) || reads.ranges.iter().any(|range| range.contains(key))
+            })
+            .collect();
+        Some(touched.into_iter().map(|key| (key.clone(), self.get(key))).collect())
+    }
+
+    /// Applies a commit; the caller has checked that it may be.
+    pub fn apply(&mut self, groups: Groups) -> Vec<GroupStamp> {
+        let mut unlogged = Vec::new();
+        let mut stamps = Vec::with_capacity(groups.len());
+        let mut writes = groups.writes.into_iter();
+        let mut done = 0;
+        for end in groups.ends {
+            let count = end - done;
+            done = end;
+            if is_logged(&writes.as_slice()[..count]) {
+                self.revision = self.revision.next();
+            }
+            stamps.push(self.stamp());
+            for write in writes.by_ref().take(count) {
+                self.write(write, &stamps, &mut unlogged);
+            }
+        }
+        self.remember_commit(unlogged);
+        stamps
+    }
+
+    /// What these groups would add and remove.
+    pub fn difference(&self, groups: &Groups) -> (Usage, Usage) {
+        let (mut added, mut removed) = (Usage::default(), Usage::default());
+        let mut written = BTreeMap::new();
+        for write in &groups.writes {
+            if !write.key.is_internal() {
+                written.insert(&write.key, &write.op);
+            }
+        }
+        for (key, op) in written {
+            if let WriteOp::Set(draft) | WriteOp::SetDeadline(draft) = op {
+                added.keys += 1;
+                added.bytes += entry_bytes(key, &draft.content_type, &draft.value);
+            }
+            if let Some(entry) = self.get(key) {
+                removed.keys += 1;
+                removed.bytes += entry_bytes(key, &entry.content_type, &entry.value);
+            }
+        }
+        (added, removed)
+    }
+
+    /// Removes all user keys; answers the map that held them, to be dropped at leisure.
+    pub fn clear(&mut self) -> (GroupStamp, Space) {
+        self.revision = self.revision.next();
+        self.cleared = self.revision;
+        self.usage = Usage::default();
+        let nothing = Key::new(b"");
+        let stamp = self.stamp();
+        self.append(Arc::new(Change::new(nothing, stamp, ChangeKind::Clear, None, None)));
+        self.remember_commit(Vec::new());
+        (stamp, std::mem::take(&mut self.user))
+    }
+
+    /// Keys that are due, in order of deadline, and the next deadline. Looks at a bounded number.
+    pub fn expired(&mut self, now_ms: i64, limit: usize) -> (Vec<Key>, Option<i64>) {
+        let mut due = self.internal.due_keys(now_ms, limit);
+        due.extend(self.user.due_keys(now_ms, limit - due.len()));
+        (due, self.next_deadline_ms())
+    }
+
+    /// A moment at or before the earliest deadline.
+    pub fn next_deadline_ms(&self) -> Option<i64> {
+        let spaces = [&self.user, &self.internal];
+        spaces.into_iter().filter_map(Space::next_deadline_ms).min()
+    }
+
+    /// Forgets the oldest of the log, in whole revisions, about `limit` changes at the most. Answers whether
+    /// there is more to forget.
+    pub fn trim(&mut self, retain: &Retain, limit: usize) -> bool {
+        for forgotten in 0.. {
+            let Some(oldest) = self.log.front() else {
+                return false;
+            };
+            let within_revision = oldest.revision == self.compacted;
+            if !within_revision && holds(retain, oldest, self.log_shape()) {
+                return false;
+            }
+            if !within_revision && forgotten >= limit {
+                return true;
+            }
+            self.forget_oldest();
+        }
+        false
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(oldest) = self.log.pop_front() else {
+            return;
+        };
+        self.compacted = oldest.revision;
+        if let Some(previous) = oldest.forget_previous() {
+            self.uncount(&previous);
+        }
+        // What has been replaced stays in memory for the change that replaced it.
+        if !oldest.is_replaced() {
+            self.uncount(&oldest);
+        }
+        if matches!(oldest.kind, ChangeKind::Removed(_)) {
+            self.space_mut(&oldest.key).forget_tombstone(&oldest);
+        }
+    }
+
+    fn count(&mut self, change: &Change) {
+        if !change.set_counted(true) {
+            self.log_bytes += change.log_bytes();
+        }
+    }
+
+    fn uncount(&mut self, change: &Change) {
+        if change.set_counted(false) {
+            self.log_bytes -= change.log_bytes();
+        }
+    }
+
+    fn stamp(&self) -> GroupStamp {
+        GroupStamp { revision: self.revision, time_ms: self.time_ms(0) }
+    }
+
+    fn write(&mut self, write: Write, stamps: &[GroupStamp], unlogged: &mut Vec<Key>) {
+        let Write { key, op } = write;
+        let stamp = self.stamp();
+        let entry = |draft: Draft| Some(draft.stamp(stamp, stamps));
+        match op {
+            WriteOp::Set(draft) => self.put(key, ChangeKind::Set, entry(draft)),
+            WriteOp::SetDeadline(draft) => self.put(key, ChangeKind::TtlChanged, entry(draft)),
+            WriteOp::Remove(removal) => self.put(key, ChangeKind::Removed(removal), None),
+            WriteOp::SetUnlogged(draft) => {
+                unlogged.push(key.clone());
+                self.replace(key, entry(draft));
+            }
+        }
+    }
+
+    fn put(&mut self, key: Key, kind: ChangeKind, entry: Option<Entry>) {
+        let stamp = self.stamp();
+        let user = !key.is_internal();
+        let added =
+            entry.as_ref().map_or(0, |entry| entry_bytes(&key, &entry.content_type, &entry.value));
+        let space = self.space_mut(&key);
+        let (change, removed) = space
+            .put(key, |key, previous| Arc::new(Change::new(key, stamp, kind, entry, previous)));
+        if user {
+            self.usage.bytes = self.usage.bytes + added - removed;
+            self.usage.keys = self.usage.keys + u64::from(added > 0) - u64::from(removed > 0);
+        }
+        self.append(change);
+    }
+
+    fn replace(&mut self, key: Key, entry: Option<Entry>) {
+        let stamp = self.stamp();
+        self.space_mut(&key).put(key, |key, replaced| {
+            let previous = replaced.and_then(|replaced| replaced.previous());
+            Arc::new(Change::new(key, stamp, ChangeKind::Set, entry, previous))
+        });
+    }
+
+    /// Adds to the log. A version that is only there for the log counts to it, whenever it was made.
+    fn append(&mut self, change: Arc<Change>) {
+        self.count(&change);
+        if let Some(previous) = change.previous() {
+            previous.set_replaced();
+            self.count(&previous);
+        }
+        self.log.push_back(change);
+    }
+
+    fn remember_commit(&mut self, unlogged: Vec<Key>) {
+        self.position = Position(self.position.0 + 1);
+        if self.commits.len() == REMEMBERED_COMMITS {
+            self.commits.pop_front();
+        }
+        self.commits.push_back((self.position, self.revision, unlogged));
+    }
+
+    fn space(&self, key: &Key) -> &Space {
+        if key.is_internal() { &self.internal } else { &self.user }
+    }
+
+    fn space_mut(&mut self, key: &Key) -> &mut Space {
+        if key.is_internal() { &mut self.internal } else { &mut self.user }
+    }
+}
+
+fn holds(retain: &Retain, oldest: &Change, log: LogShape) -> bool {
+    match retain {
+        Retain::After(revision) => oldest.revision > *revision,
+        Retain::Bounds(bounds) => bounds.hold((oldest.revision, oldest.time_ms), log),
+    }
+}

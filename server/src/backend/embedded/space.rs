@@ -1,0 +1,211 @@
+//! Keys in memory: by hash, in order, and by deadline.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::BuildHasher as _,
+    sync::Arc,
+};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use slab::Slab;
+
+use crate::backend::{Change, Deadline, Key, KeyRange, entry_bytes};
+
+/// How many deadlines that have moved on are put where they belong in one step.
+const MAX_MOVED: usize = 1000;
+
+/// Keys of one kind, with their deadlines.
+///
+/// A key is looked up by its hash, which is several times as fast as by its order; the order is for ranges.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    slots: Slab<Slot>,
+    /// The places of slots by the hash of their keys.
+    table: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// The places of slots in the order of their keys.
+    order: BTreeMap<Key, u32>,
+    /// When to look at a key. Invariant: every slot whose entry has a deadline stands here exactly once, at
+    /// that deadline or earlier: a deadline that moves on, as most do, costs nothing until it is reached.
+    deadlines: BTreeSet<(i64, Key)>,
+}
+
+/// What is known of one key, also of one whose entry was removed while that is in the log.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub newest: Arc<Change>,
+    /// Where it stands among the deadlines.
+    indexed_at_ms: Option<i64>,
+}
+
+impl Space {
+    pub fn get(&self, key: &Key) -> Option<&Slot> {
+        let hash = self.hasher.hash_one(key);
+        let place =
+            self.table.find(hash, |place| self.slots[*place as usize].newest.key == *key)?;
+        self.slots.get(*place as usize)
+    }
+
+    /// A moment at or before the earliest deadline.
+    pub fn next_deadline_ms(&self) -> Option<i64> {
+        self.deadlines.first().map(|(at_ms, _)| *at_ms)
+    }
+
+    fn get_mut(&mut self, key: &Key) -> Option<&mut Slot> {
+        let hash = self.hasher.hash_one(key);
+        let place =
+            self.table.find(hash, |place| self.slots[*place as usize].newest.key == *key)?;
+        self.slots.get_mut(*place as usize)
+    }
+
+    /// Looks at up to `limit` keys in order; answers their newest changes and the range that is left.
+    pub fn scan(
+        &self,
+        range: &KeyRange,
+        reverse: bool,
+        limit: usize,
+    ) -> (Vec<Arc<Change>>, Option<KeyRange>) {
+        let slots = self.range(range);
+        if reverse {
+            collect(slots.rev(), limit, |last| KeyRange {
+                start: range.start.clone(),
+                end: Some(last.clone()),
+            })
+        } else {
+            collect(slots, limit, |last| KeyRange {
+                start: last.successor(),
+                end: range.end.clone(),
+            })
+        }
+    }
+
+    /// The slots in a range, in the order of their keys.
+    fn range(&self, range: &KeyRange) -> impl DoubleEndedIterator<Item = (&Key, &Slot)> {
+        let places = self.order.range::<Key, _>(range.bounds());
+        places.map(|(key, place)| (key, &self.slots[*place as usize]))
+    }
+
+    /// Makes the change that `change` builds from the newest one the newest; answers it, and the size of the
+    /// entry that is gone.
+    pub fn put(
+        &mut self,
+        key: Key,
+        change: impl FnOnce(Key, Option<Arc<Change>>) -> Arc<Change>,
+    ) -> (Arc<Change>, u64) {
+        let hash = self.hasher.hash_one(&key);
+        let place = self.table.find(hash, |place| self.slots[*place as usize].newest.key == key);
+        match place.copied() {
+            None => {
+                let newest = change(key.clone(), None);
+                let mut slot = Slot { newest: newest.clone(), indexed_at_ms: None };
+                slot.index(&mut self.deadlines);
+                self.insert(hash, key, slot);
+                (newest, 0)
+            }
+            Some(place) => {
+                let slot = &mut self.slots[place as usize];
+                let gone = slot.newest.entry.as_ref();
+                let gone =
+                    gone.map_or(0, |entry| entry_bytes(&key, &entry.content_type, &entry.value));
+                // The key that is there is shared on, so that all versions hold the same one.
+                slot.newest = change(slot.newest.key.clone(), Some(slot.newest.clone()));
+                let newest = slot.newest.clone();
+                slot.index(&mut self.deadlines);
+                (newest, gone)
+            }
+        }
+    }
+
+    fn insert(&mut self, hash: u64, key: Key, slot: Slot) {
+        let place = self.slots.insert(slot);
+        let number = u32::try_from(place).expect("four thousand million keys need more memory");
+        let Self { slots, table, hasher, .. } = self;
+        table.insert_unique(hash, number, |place| {
+            hasher.hash_one(&slots[*place as usize].newest.key)
+        });
+        self.order.insert(key, number);
+    }
+
+    /// Up to `limit` keys whose entries are due, in order of deadline; none of them if `limit` is 0, and not all
+    /// if many deadlines had to be put where they belong.
+    pub fn due_keys(&mut self, now_ms: i64, limit: usize) -> Vec<Key> {
+        let mut due = Vec::new();
+        let mut moved = Vec::new();
+        for (at_ms, key) in &self.deadlines {
+            if *at_ms > now_ms || due.len() == limit || moved.len() == MAX_MOVED {
+                break;
+            }
+            match self.get(key).and_then(|slot| slot.newest.entry.as_ref()) {
+                Some(entry) if entry.deadline == Deadline::At(*at_ms) => due.push(key.clone()),
+                _ => moved.push(key.clone()),
+            }
+        }
+        let mut deadlines = std::mem::take(&mut self.deadlines);
+        for key in moved {
+            if let Some(slot) = self.get_mut(&key) {
+                slot.reindex(&mut deadlines);
+            }
+        }
+        self.deadlines = deadlines;
+        due
+    }
+
+    pub fn forget_tombstone(&mut self, tombstone: &Arc<Change>) {
+        let hash = self.hasher.hash_one(&tombstone.key);
+        let Self { slots, table, .. } = self;
+        let is_it = |place: &u32| Arc::ptr_eq(&slots[*place as usize].newest, tombstone);
+        if let Ok(occupied) = table.find_entry(hash, is_it) {
+            let (place, _) = occupied.remove();
+            self.slots.remove(place as usize);
+            self.order.remove(&tombstone.key);
+        }
+    }
+}
+
+impl Slot {
+    /// Keeps the place among the deadlines true after a change.
+    fn index(&mut self, deadlines: &mut BTreeSet<(i64, Key)>) {
+        let removed = self.newest.entry.is_none();
+        let stays = match (self.indexed_at_ms, self.deadline_ms()) {
+            (Some(indexed_ms), Some(deadline_ms)) => indexed_ms <= deadline_ms,
+            (Some(_), None) => !removed,
+            (None, deadline_ms) => deadline_ms.is_none(),
+        };
+        if !stays {
+            self.reindex(deadlines);
+        }
+    }
+
+    fn reindex(&mut self, deadlines: &mut BTreeSet<(i64, Key)>) {
+        if let Some(indexed_ms) = self.indexed_at_ms.take() {
+            deadlines.remove(&(indexed_ms, self.newest.key.clone()));
+        }
+        if let Some(deadline_ms) = self.deadline_ms() {
+            deadlines.insert((deadline_ms, self.newest.key.clone()));
+            self.indexed_at_ms = Some(deadline_ms);
+        }
+    }
+
+    fn deadline_ms(&self) -> Option<i64> {
+        match self.newest.entry.as_ref()?.deadline {
+            Deadline::Never => None,
+            Deadline::At(at_ms) => Some(at_ms),
+        }
+    }
+}
+
+/// Looks at up to `limit` slots; answers their newest changes and what `rest` makes of the last key.
+fn collect<'a>(
+    mut slots: impl Iterator<Item = (&'a Key, &'a Slot)>,
+    limit: usize,
+    rest: impl FnOnce(&Key) -> KeyRange,
+) -> (Vec<Arc<Change>>, Option<KeyRange>) {
+    let mut changes = Vec::new();
+    let mut last = None;
+    for (key, slot) in slots.by_ref().take(limit) {
+        changes.push(slot.newest.clone());
+        last = Some(key);
+    }
+    let next = slots.next().and(last).map(rest);
+    (changes, next)
+}

@@ -1,0 +1,200 @@
+//! What stores bytes: the vocabulary and the contract of all backends.
+//!
+//! A backend knows keys, entries, positions, revisions, deadlines and time, and nothing of conditions,
+//! transactions or protocols: those are the store's. A namespace has two counters. The *position* counts
+//! every commit and is what commits are conditioned on; the *revision* is what users see.
+
+mod answer;
+mod commit;
+pub mod embedded;
+mod entry;
+mod key;
+pub mod registry;
+mod retain;
+
+use async_trait::async_trait;
+
+pub use answer::{
+    Changes, History, LogShape, LoggedChange, NamespaceInfo, ReadAnswer, ScanAnswer, Tip, Trimmed,
+    Usage,
+};
+pub use commit::{
+    Commit, CommitOutcome, Committed, Created, Draft, GroupIndex, GroupStamp, Groups, Moved,
+    NewDeadline, ReadSet, Write, WriteOp, is_logged,
+};
+pub use entry::{
+    Change, ChangeKind, Deadline, Entry, Lineage, Position, Removal, Revision, StoredEntry,
+    entry_bytes,
+};
+pub use key::{Key, KeyRange, NamespaceName};
+pub use retain::{LogBounds, Retain};
+
+/// Why a backend did not do what it was asked. The kinds differ in what the caller does next.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BackendError {
+    /// The revision is no longer held; `oldest` is the first that can be read.
+    #[error("revision is compacted; the oldest held is {oldest}")]
+    Compacted {
+        /// The first revision that can be read.
+        oldest: Revision,
+    },
+    /// The revision is not there yet.
+    #[error("revision is not there yet; the newest is {newest}")]
+    Future {
+        /// The last revision there is.
+        newest: Revision,
+    },
+    /// A bound of the whole backend would be exceeded. Nothing was applied.
+    #[error("{what} of the backend is used up: the limit is {limit}")]
+    Full {
+        /// Which bound: `max_keys` or `max_bytes`.
+        what: &'static str,
+        /// Its value.
+        limit: u64,
+    },
+    /// The store cannot be reached or does not take writes. Surely nothing was applied.
+    #[error("the backend is unavailable: {0}")]
+    Unavailable(String),
+    /// The answer was lost: the commit may or may not have been applied.
+    #[error("the outcome is unknown: {0}")]
+    OutcomeUnknown(String),
+    /// Stored data fails its checksum.
+    #[error("stored data is corrupt: {0}")]
+    Corrupt(String),
+}
+
+/// A place where namespaces are kept.
+///
+/// Rules for every implementation:
+/// - **Atomic**: a commit is applied whole or not at all, and no read sees a part of one.
+/// - **Durable**: what is answered or readable is as durable as the backend promises.
+/// - **Ordered**: revisions are assigned inside the commit, without gaps, in the order of commits.
+/// - **One clock**: time comes from the store, in the same answer, and never goes back in a namespace.
+/// - **No meaning**: entries past their deadline are returned like others; hiding them is the store's.
+/// - Keys that begin with a zero byte are internal: `clear` leaves them, `usage` does not count them.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The scheme of its URL, for people.
+    fn scheme(&self) -> &'static str;
+
+    /// What an acknowledged write survives, in words.
+    fn durability(&self) -> &'static str;
+
+    /// The store's time, outside of any namespace, in milliseconds since the Unix epoch.
+    async fn now_ms(&self) -> Result<i64, BackendError>;
+
+    /// Reads entries, all at one position and time.
+    ///
+    /// - A missing namespace reads as empty, at [`Tip::lineage`] `None`.
+    /// - With `at`, what that revision held; `Compacted` or `Future` when it is not there.
+    async fn read(
+        &self,
+        namespace: &NamespaceName,
+        keys: &[Key],
+        at: Option<Revision>,
+    ) -> Result<ReadAnswer, BackendError>;
+
+    /// Reads entries in the order of their keys.
+    ///
+    /// - Looks at no more than `limit` keys, those without an entry included, so that one call is short;
+    ///   [`ScanAnswer::next`] is the range that is left.
+    /// - With `at`, what that revision held; `Compacted` or `Future` when it is not there.
+    async fn scan(
+        &self,
+        namespace: &NamespaceName,
+        range: &KeyRange,
+        at: Option<Revision>,
+        reverse: bool,
+        limit: usize,
+    ) -> Result<ScanAnswer, BackendError>;
+
+    /// The retained changes of one key before a revision, newest first, at most `limit`. Of those that are
+    /// compacted only the newest is retained, if it left an entry.
+    async fn history(
+        &self,
+        namespace: &NamespaceName,
+        key: &Key,
+        before: Revision,
+        limit: usize,
+    ) -> Result<History, BackendError>;
+
+    /// Appends groups of writes if nothing in `reads` changed after position `at` and the clock has not
+    /// passed `valid_until_ms`.
+    ///
+    /// - Every group with a logged write takes the next revision.
+    /// - Otherwise nothing is applied and [`Moved`] tells what changed.
+    /// - The first commit of a namespace creates it.
+    /// - A commit without groups only checks its reads; it takes no position.
+    async fn commit(
+        &self,
+        namespace: &NamespaceName,
+        commit: Commit<'_>,
+    ) -> Result<CommitOutcome, BackendError>;
+
+    /// The log after a revision, in order, in whole revisions: up to `limit` changes and about
+    /// `limit_bytes`, but more if one revision has more.
+    ///
+    /// - `Compacted` where the log no longer reaches back, `Future` past its end.
+    /// - After revision 0: from the first change of the namespace, if that is still held.
+    async fn changes(
+        &self,
+        namespace: &NamespaceName,
+        after: Revision,
+        limit: usize,
+        limit_bytes: u64,
+    ) -> Result<Changes, BackendError>;
+
+    /// Resolves when the namespace is past `after`, or its lineage is not (or no longer) `lineage`.
+    async fn changed(
+        &self,
+        namespace: &NamespaceName,
+        lineage: Option<Lineage>,
+        after: Revision,
+    ) -> Result<(), BackendError>;
+
+    /// Keys that are due by the store's clock, in order of deadline, at most `limit`, and a moment at or before
+    /// the earliest deadline there is. Where that has passed, there may be more that are due, though none
+    /// was answered: the work of one call is bounded.
+    async fn expired(
+        &self,
+        namespace: &NamespaceName,
+        limit: usize,
+    ) -> Result<(Vec<Key>, Option<i64>), BackendError>;
+
+    /// Forgets the oldest changes, and the versions only they could show, while `retain` does not hold
+    /// them; at most about `limit` in one call. Answers whether there is more to forget.
+    async fn trim(
+        &self,
+        namespace: &NamespaceName,
+        retain: &Retain,
+        limit: usize,
+    ) -> Result<Trimmed, BackendError>;
+
+    /// Removes all user keys at one revision, with one [`ChangeKind::Clear`], if nothing was committed after
+    /// position `at` and the clock has not passed `valid_until_ms`; older revisions can no longer be read,
+    /// though their log stays for watches.
+    async fn clear(
+        &self,
+        namespace: &NamespaceName,
+        at: Position,
+        valid_until_ms: Option<i64>,
+    ) -> Result<CommitOutcome, BackendError>;
+
+    /// Removes everything but the name, the last revision and the position. Answers what was there.
+    async fn delete(&self, namespace: &NamespaceName) -> Result<Tip, BackendError>;
+
+    /// What is known of a namespace, if it exists.
+    async fn namespace(
+        &self,
+        namespace: &NamespaceName,
+    ) -> Result<Option<NamespaceInfo>, BackendError>;
+
+    /// Namespaces that exist whose names begin with `prefix`, in order of their names, after `after`, at most
+    /// `limit`.
+    async fn namespaces(
+        &self,
+        prefix: &str,
+        after: Option<&NamespaceName>,
+        limit: usize,
+    ) -> Result<Vec<NamespaceInfo>, BackendError>;
+}
