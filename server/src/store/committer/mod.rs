@@ -1,0 +1,328 @@
+//! The one path on which anything is written.
+//!
+//! Per namespace, what is waiting is taken together: commands run one after the other over what was read, and
+//! their writes are committed as one. Whoever finds the namespace free does this on its own task; what comes
+//! meanwhile waits and is taken next.
+//!
+//! Invariant: at most one commit of a namespace is under way in this process, and commands are applied in the
+//! order in which they were submitted.
+
+mod batch;
+mod turn;
+
+use std::sync::{Arc, atomic::Ordering};
+
+pub(super) use self::turn::Queue;
+use self::turn::{Entered, Turn};
+use super::{
+    Store,
+    command::{Command, EntryView, Reply},
+    error::{Refusal, StoreError},
+    namespace::Namespace,
+    settings::Settings,
+    workspace::RangeView,
+};
+use crate::backend::{
+    BackendError, CommitOutcome, Committed, NamespaceName, Position, Revision, Tip,
+};
+
+/// Most commands of one commit.
+const MAX_COMMANDS: usize = 1024;
+/// About the most bytes of one commit of several commands.
+const MAX_BYTES: usize = 8 << 20;
+/// Most commands that wait for their turn in one namespace.
+const MAX_WAITING: usize = 100_000;
+/// About the most bytes that they hold together.
+const MAX_WAITING_BYTES: usize = 256 << 20;
+/// Most commands of one submission whose ranges are read before their turn.
+const MAX_PREPARED: usize = 4;
+/// How often a commit is tried while others change what it reads.
+const MAX_ATTEMPTS: u32 = 64;
+/// After how many attempts a delete of many leaves out what is about to fall due.
+const PATIENCE: u32 = 8;
+/// How many entries that are due are removed in one step.
+const EXPIRE_STEP: usize = 1000;
+
+/// What can be submitted.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// A command.
+    Command(Command),
+    /// Remove all keys of users at one revision.
+    Clear,
+    /// Remove the namespace.
+    DeleteNamespace,
+}
+
+/// A piece of work with what goes along with any.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Do it only if the namespace has this lineage; empty: if it does not exist.
+    pub expected_lineage: Option<String>,
+    /// What to do.
+    pub work: Work,
+}
+
+/// What came of a piece of work.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its revision, or that of the state in which it changed nothing.
+    pub revision: Revision,
+    /// The time of that.
+    pub time_ms: i64,
+    /// What it answers.
+    pub reply: Reply<EntryView>,
+}
+
+type Outcome = Result<Answer, StoreError>;
+
+/// A submission, with the ranges it needs as they were read before its turn, which may take long.
+struct Job {
+    submission: Submission,
+    ranges: Option<(Position, Vec<RangeView>)>,
+}
+
+impl From<Submission> for Job {
+    fn from(submission: Submission) -> Self {
+        Self { submission, ranges: None }
+    }
+}
+
+impl Store {
+    /// Does several pieces of work on one namespace, in order; one that is refused does not stop the next.
+    /// Answers one outcome each. Once submitted, work is done whether or not the answer is awaited.
+    pub async fn submit(
+        self: &Arc<Self>,
+        name: &NamespaceName,
+        submissions: Vec<Submission>,
+    ) -> Vec<Outcome> {
+        let namespace = self.namespace(name);
+        let count = submissions.len();
+        self.counters.commands.fetch_add(count as u64, Ordering::Relaxed);
+        let jobs = self.prepare(&namespace, submissions).await;
+        let outcomes = match Turn::enter(self, &namespace, jobs) {
+            Entered::OurTurn(turn, jobs) => match turn.work(jobs) {
+                Ok(outcomes) => Ok(outcomes),
+                Err(receiver) => receiver.await,
+            },
+            Entered::Waiting(receiver) => receiver.await,
+            Entered::Full => {
+                return vec![Err(StoreError::Overloaded); count];
+            }
+        };
+        let lost = BackendError::OutcomeUnknown("the server stopped in the middle of it".into());
+        outcomes.unwrap_or_else(|_| vec![Err(lost.into()); count])
+    }
+
+    /// Reads ranges before the turn, where there are not too many: the first that is committed changes what the
+    /// others have read.
+    async fn prepare(&self, namespace: &Namespace, submissions: Vec<Submission>) -> Vec<Job> {
+        let mut jobs = Vec::with_capacity(submissions.len());
+        let mut room = MAX_PREPARED;
+        for submission in submissions {
+            let mut job = Job::from(submission);
+            if let Some(command) = job.submission.command().filter(|it| it.reads_ranges())
+                && room > 0
+            {
+                room -= 1;
+                // What fails now is tried again in its turn, and fails there for all to see.
+                job.ranges = self.load_ranges(namespace, command).await.ok();
+            }
+            jobs.push(job);
+        }
+        jobs
+    }
+
+    /// Works through jobs, as many together as can be.
+    async fn work(&self, namespace: &Namespace, jobs: Vec<Job>) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        let mut rest = &jobs[..];
+        while let Some(first) = rest.first() {
+            let (batch, after) = rest.split_at(count_together(rest));
+            rest = after;
+            match &first.submission.work {
+                Work::Command(_) => outcomes.extend(self.run_batch(namespace, batch).await),
+                Work::Clear => outcomes.push(self.clear(namespace, &first.submission).await),
+                Work::DeleteNamespace => {
+                    outcomes.push(self.delete(namespace, &first.submission).await);
+                }
+            }
+        }
+        outcomes
+    }
+
+    async fn run_batch(&self, namespace: &Namespace, batch: &[Job]) -> Vec<Outcome> {
+        match self.try_batch(namespace, batch).await {
+            Ok(outcomes) => outcomes,
+            // One command too much for the backend is no reason to refuse the others.
+            Err(StoreError::Backend(BackendError::Full { .. })) if batch.len() > 1 => {
+                let mut outcomes = Vec::with_capacity(batch.len());
+                for job in batch.chunks(1) {
+                    outcomes.extend(Box::pin(self.run_batch(namespace, job)).await);
+                }
+                outcomes
+            }
+            Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn try_batch(
+        &self,
+        namespace: &Namespace,
+        batch: &[Job],
+    ) -> Result<Vec<Outcome>, StoreError> {
+        let mut loaded = self.load(namespace, batch, false).await?;
+        for attempt in 0..MAX_ATTEMPTS {
+            let (run, commit) = loaded.run(self, namespace, batch, spared_ms(attempt));
+            // What changes nothing and was read in one step needs no commit.
+            if commit.groups.is_empty() && loaded.ranges.is_empty() {
+                return Ok(run.outcomes(&[], loaded.tip.revision, loaded.tip.time_ms));
+            }
+            match self.backend.commit(&namespace.name, commit).await? {
+                CommitOutcome::Committed(committed) => {
+                    self.counters.expired.fetch_add(run.expired, Ordering::Relaxed);
+                    self.committed(namespace, &loaded.settings(namespace), &committed).await;
+                    return Ok(run.outcomes(
+                        &committed.stamps,
+                        committed.before,
+                        committed.time_ms,
+                    ));
+                }
+                CommitOutcome::Moved(moved) => {
+                    if !loaded.follow(moved) {
+                        loaded = self.load(namespace, batch, true).await?;
+                    }
+                }
+            }
+        }
+        Err(StoreError::Contended { attempts: MAX_ATTEMPTS })
+    }
+
+    async fn committed(&self, namespace: &Namespace, settings: &Settings, committed: &Committed) {
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        if let Some(deadline_ms) = committed.next_deadline_ms {
+            self.deadlines.note(namespace, deadline_ms);
+        }
+        {
+            let mut log = namespace.log.lock();
+            *log = (log.0 + 1, committed.log);
+        }
+        if settings.is_log_over(committed.log, committed.time_ms) {
+            let limit = 2 * committed.stamps.len() + 64;
+            let trimmed = self.trim(namespace, settings, committed.time_ms, limit).await;
+            if let Err(error) = trimmed {
+                // It is tried again: a log that is too long for a while does no harm.
+                tracing::warn!(namespace = namespace.name.as_str(), ?error, "trimming failed");
+            }
+        }
+    }
+
+    async fn clear(&self, namespace: &Namespace, submission: &Submission) -> Outcome {
+        for _ in 0..MAX_ATTEMPTS {
+            let (tip, next_ms) = self.expire_all_due(namespace).await?;
+            submission.check_lineage(&tip)?;
+            if tip.usage.keys == 0 {
+                let reply = Reply::Cleared(0);
+                return Ok(Answer { revision: tip.revision, time_ms: tip.time_ms, reply });
+            }
+            // What falls due before the commit is to be removed as such, too.
+            let valid_until_ms = next_ms.map(|next_ms| next_ms - 1);
+            let cleared = self.backend.clear(&namespace.name, tip.position, valid_until_ms).await?;
+            if let CommitOutcome::Committed(committed) = cleared {
+                self.counters.commits.fetch_add(1, Ordering::Relaxed);
+                let stamp = committed.stamps.first();
+                return Ok(Answer {
+                    revision: stamp.map_or(committed.before, |stamp| stamp.revision),
+                    time_ms: committed.time_ms,
+                    reply: Reply::Cleared(tip.usage.keys),
+                });
+            }
+        }
+        Err(StoreError::Contended { attempts: MAX_ATTEMPTS })
+    }
+
+    /// What is due is removed as such, before all is. Answers where the namespace stands then, and a moment at or
+    /// before the next deadline.
+    async fn expire_all_due(
+        &self,
+        namespace: &Namespace,
+    ) -> Result<(Tip, Option<i64>), StoreError> {
+        loop {
+            let tip = self.tip(namespace).await?;
+            let (due, next_ms) = self.backend.expired(&namespace.name, EXPIRE_STEP).await?;
+            if !due.is_empty() {
+                let expire = Job::from(Submission::command_only(Command::Expire(due)));
+                self.try_batch(namespace, &[expire]).await?;
+            } else if next_ms.is_none_or(|next_ms| next_ms > tip.time_ms) {
+                return Ok((tip, next_ms));
+            }
+        }
+    }
+
+    async fn delete(&self, namespace: &Namespace, submission: &Submission) -> Outcome {
+        submission.check_lineage(&self.tip(namespace).await?)?;
+        let tip = self.backend.delete(&namespace.name).await?;
+        let reply = Reply::NamespaceDeleted(tip.lineage.is_some());
+        Ok(Answer { revision: tip.revision, time_ms: tip.time_ms, reply })
+    }
+
+    /// Where a namespace stands.
+    pub(super) async fn tip(&self, namespace: &Namespace) -> Result<Tip, StoreError> {
+        Ok(self.backend.read(&namespace.name, &[], None).await?.tip)
+    }
+}
+
+impl Submission {
+    /// A command without conditions beyond its own.
+    pub fn command_only(command: Command) -> Self {
+        Self { expected_lineage: None, work: Work::Command(command) }
+    }
+
+    fn command(&self) -> Option<&Command> {
+        match &self.work {
+            Work::Command(command) => Some(command),
+            Work::Clear | Work::DeleteNamespace => None,
+        }
+    }
+
+    fn lineage_refusal<E>(&self, tip: &Tip) -> Option<Refusal<E>> {
+        let expected = self.expected_lineage.as_ref()?;
+        let lineage = tip.lineage;
+        let now = lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
+        (now != *expected).then_some(Refusal::LineageChanged { lineage })
+    }
+
+    fn check_lineage(&self, tip: &Tip) -> Result<(), StoreError> {
+        match self.lineage_refusal(tip) {
+            Some(refusal) => Err(StoreError::Refused { refusal, revision: tip.revision }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A batch is made of commands only.
+fn commands(batch: &[Job]) -> impl Iterator<Item = (&Job, &Command)> {
+    batch.iter().filter_map(|job| Some((job, job.submission.command()?)))
+}
+
+/// How soon an entry must fall due to be left out of a delete of many. Where some do all the time, one does while the
+/// others are being looked at, and the whole would have to be judged anew for ever.
+fn spared_ms(attempt: u32) -> Option<i64> {
+    (attempt >= PATIENCE).then(|| i64::from(attempt * attempt / PATIENCE))
+}
+
+/// How many of the jobs at the front are committed as one. What reads ranges is tried alone: it may have to be
+/// tried again, and read for long. What expects that there is no namespace yet begins a new commit, for the
+/// lineage is looked at once for each.
+fn count_together(jobs: &[Job]) -> usize {
+    let mut bytes = 0;
+    let joins = |(index, job): &(usize, &Job)| {
+        let Some(command) = job.submission.command() else {
+            return false;
+        };
+        bytes += command.bytes();
+        let expects_none = job.submission.expected_lineage.as_deref() == Some("");
+        bytes <= MAX_BYTES && !command.reads_ranges() && !(expects_none && *index > 0)
+    };
+    jobs.iter().enumerate().take(MAX_COMMANDS).take_while(joins).count().max(1)
+}

@@ -1,0 +1,114 @@
+//! Why the store did not do what it was asked.
+
+use crate::backend::{BackendError, Lineage, Revision};
+
+/// Why a command was refused. `E` is how it shows an entry.
+#[derive(Debug, Clone)]
+pub enum Refusal<E> {
+    /// The condition did not hold.
+    ConditionNotMet {
+        /// What is there instead.
+        current: Option<Box<E>>,
+    },
+    /// The value is not a decimal number, or would not be one.
+    NotANumber {
+        /// What is wrong.
+        problem: String,
+    },
+    /// One revision would change too much.
+    TooLarge {
+        /// What there is too much of: `keys`, `bytes`, `bytes of the answer`, `entries read` or
+        /// `keys looked at`.
+        what: &'static str,
+        /// How much.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A quota of the namespace would be exceeded.
+    QuotaExceeded {
+        /// Which.
+        quota: &'static str,
+        /// Its value.
+        limit: u64,
+    },
+    /// The namespace has another history than the one named.
+    LineageChanged {
+        /// Its lineage now.
+        lineage: Option<Lineage>,
+    },
+    /// An operation of a transaction was refused.
+    Operation {
+        /// `then` or `otherwise`.
+        branch: &'static str,
+        /// Which operation of the branch.
+        index: usize,
+        /// Why.
+        refusal: Box<Refusal<E>>,
+    },
+}
+
+impl<E> Refusal<E> {
+    /// The same with entries shown in another way.
+    pub fn map<T>(self, show: &impl Fn(E) -> T) -> Refusal<T> {
+        match self {
+            Self::ConditionNotMet { current } => {
+                let current = current.map(|current| Box::new(show(*current)));
+                Refusal::ConditionNotMet { current }
+            }
+            Self::NotANumber { problem } => Refusal::NotANumber { problem },
+            Self::TooLarge { what, size, limit } => Refusal::TooLarge { what, size, limit },
+            Self::QuotaExceeded { quota, limit } => Refusal::QuotaExceeded { quota, limit },
+            Self::LineageChanged { lineage } => Refusal::LineageChanged { lineage },
+            Self::Operation { branch, index, refusal } => {
+                let refusal = Box::new(refusal.map(show));
+                Refusal::Operation { branch, index, refusal }
+            }
+        }
+    }
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone)]
+pub enum StoreError {
+    /// The command was refused; nothing was changed.
+    Refused {
+        /// Why.
+        refusal: Refusal<super::command::EntryView>,
+        /// The revision at which it was judged.
+        revision: Revision,
+    },
+    /// A watch or a page goes on from another history.
+    LineageChanged {
+        /// The lineage now.
+        lineage: Option<Lineage>,
+        /// The last revision both histories share; 0: none is known.
+        valid_through: Revision,
+    },
+    /// Others kept changing what the command reads.
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// Too many commands wait for their turn.
+    Overloaded,
+    /// The backend's word.
+    Backend(BackendError),
+}
+
+impl StoreError {
+    /// Whether what was to be gone on from is no longer there, or never was.
+    pub fn is_lost_history(&self) -> bool {
+        use BackendError::{Compacted, Future};
+        matches!(
+            self,
+            Self::LineageChanged { .. } | Self::Backend(Compacted { .. } | Future { .. })
+        )
+    }
+}
+
+impl From<BackendError> for StoreError {
+    fn from(error: BackendError) -> Self {
+        Self::Backend(error)
+    }
+}

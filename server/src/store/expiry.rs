@@ -1,0 +1,117 @@
+//! Removes what is due.
+//!
+//! Reads never wait for this: they hide what is past its deadline by the time that came with it. Here the
+//! removal is committed and its event made, by ordinary commands.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Store, Submission, command::Command, namespace::Namespace};
+use crate::backend::NamespaceName;
+
+/// How many entries are removed in one revision.
+const BATCH: usize = 1000;
+/// How many namespaces are worked on at once.
+const CONCURRENCY: usize = 16;
+/// The longest sleep: a clock that was set must not be noticed much later.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How long a namespace is left alone after a failure.
+const AFTER_FAILURE_MS: i64 = 100;
+
+/// When to look at which namespace.
+#[derive(Default)]
+pub(super) struct Deadlines {
+    by_time: Mutex<BTreeSet<(i64, NamespaceName)>>,
+    earlier: Notify,
+}
+
+impl Deadlines {
+    /// Tells of the earliest deadline of a namespace.
+    pub fn note(&self, namespace: &Namespace, deadline_ms: i64) {
+        let known_ms = namespace.deadline_ms.fetch_min(deadline_ms, Ordering::Relaxed);
+        if known_ms > deadline_ms {
+            let mut by_time = self.by_time.lock();
+            by_time.remove(&(known_ms, namespace.name.clone()));
+            by_time.insert((deadline_ms, namespace.name.clone()));
+            self.earlier.notify_one();
+        }
+    }
+
+    /// The namespaces whose moment has come, which are thereby forgotten, and the next moment.
+    fn take_due(&self, now_ms: i64) -> (Vec<NamespaceName>, Option<i64>) {
+        let mut by_time = self.by_time.lock();
+        let mut due = Vec::new();
+        while by_time.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms) {
+            due.extend(by_time.pop_first().map(|(_, name)| name));
+        }
+        (due, by_time.first().map(|(at_ms, _)| *at_ms))
+    }
+}
+
+/// Removes what is due for ever.
+pub(super) async fn run(store: Arc<Store>) {
+    loop {
+        let now_ms = match store.backend.now_ms().await {
+            Ok(now_ms) => now_ms,
+            Err(error) => {
+                tracing::warn!(%error, "expiry waits for the backend");
+                store.sleep(LONGEST_SLEEP).await;
+                continue;
+            }
+        };
+        let (due, next_ms) = store.deadlines.take_due(now_ms);
+        if due.is_empty() {
+            let wait = next_ms.map_or(LONGEST_SLEEP, |next_ms| {
+                Duration::from_millis(next_ms.saturating_sub(now_ms).max(0) as u64)
+            });
+            tokio::select! {
+                () = store.sleep(wait.min(LONGEST_SLEEP)) => {}
+                () = store.deadlines.earlier.notified() => {}
+            }
+        } else {
+            let work = due.into_iter().map(|name| store.remove_due(name, now_ms));
+            futures::stream::iter(work).buffer_unordered(CONCURRENCY).for_each(|()| async {}).await;
+        }
+    }
+}
+
+impl Store {
+    /// Removes one batch of what is due in a namespace, so that one with much to remove does not hold up the
+    /// others, and notes when to come back.
+    async fn remove_due(self: &Arc<Self>, name: NamespaceName, now_ms: i64) {
+        let namespace = self.namespace(&name);
+        namespace.deadline_ms.store(i64::MAX, Ordering::Relaxed);
+        match self.try_remove_due(&namespace).await {
+            Ok(Some(next_ms)) => self.deadlines.note(&namespace, next_ms),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(namespace = name.as_str(), ?error, "expiry failed; trying again");
+                self.deadlines.note(&namespace, now_ms + AFTER_FAILURE_MS);
+            }
+        }
+    }
+
+    async fn try_remove_due(
+        self: &Arc<Self>,
+        namespace: &Namespace,
+    ) -> Result<Option<i64>, super::error::StoreError> {
+        let (due, next_ms) = self.backend.expired(&namespace.name, BATCH).await?;
+        if due.is_empty() {
+            return Ok(next_ms);
+        }
+        let expire = Submission::command_only(Command::Expire(due));
+        for outcome in self.submit(&namespace.name, vec![expire]).await {
+            outcome?;
+        }
+        // What is left is due at once, or later: that is for the next look.
+        let (_, next_ms) = self.backend.expired(&namespace.name, 0).await?;
+        Ok(next_ms)
+    }
+}

@@ -1,0 +1,94 @@
+//! What a server keeps at hand of a namespace. Nothing of it matters if it is lost.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicI64},
+};
+
+use parking_lot::Mutex;
+
+use super::{committer::Queue, settings::Settings, watch::Hub};
+use crate::backend::{LogShape, NamespaceName, Revision, StoredEntry};
+
+pub(super) struct Namespace {
+    pub name: NamespaceName,
+    pub queue: Mutex<Queue>,
+    pub hub: Mutex<Option<Hub>>,
+    /// How large the log was when last seen, and how many commits had been seen by then.
+    pub log: Mutex<(u64, LogShape)>,
+    /// The earliest deadline that expiry knows of; `i64::MAX`: none.
+    pub deadline_ms: AtomicI64,
+    settings: Mutex<Option<(StoredEntry, Arc<Settings>)>>,
+    pins: Mutex<BTreeMap<Revision, usize>>,
+}
+
+impl Namespace {
+    pub fn new(name: NamespaceName) -> Self {
+        Self {
+            name,
+            queue: Mutex::default(),
+            hub: Mutex::default(),
+            log: Mutex::default(),
+            deadline_ms: AtomicI64::new(i64::MAX),
+            settings: Mutex::default(),
+            pins: Mutex::default(),
+        }
+    }
+
+    /// Settings as stored; decoded once for each version.
+    pub fn settings(&self, stored: Option<&StoredEntry>) -> Arc<Settings> {
+        let Some(stored) = stored else {
+            return Arc::default();
+        };
+        let mut cached = self.settings.lock();
+        match &*cached {
+            Some((version, settings)) if version.is_same(stored) => settings.clone(),
+            _ => {
+                // Only this program writes them, so that what cannot be read is of another version.
+                let settings = serde_json::from_slice(&stored.value).unwrap_or_else(|error| {
+                    tracing::error!(namespace = self.name.as_str(), %error, "unreadable settings");
+                    Settings::default()
+                });
+                let settings = Arc::new(settings);
+                *cached = Some((stored.clone(), settings.clone()));
+                settings
+            }
+        }
+    }
+
+    /// Holds the state at a revision until the pin is dropped or the log is far too large.
+    pub fn pin(self: &Arc<Self>, revision: Revision) -> Pin {
+        *self.pins.lock().entry(revision).or_default() += 1;
+        Pin { namespace: self.clone(), revision }
+    }
+
+    /// The oldest revision that is being read.
+    pub fn oldest_pin(&self) -> Option<Revision> {
+        self.pins.lock().first_key_value().map(|(revision, _)| *revision)
+    }
+
+    /// Whether nothing is lost by forgetting it.
+    pub fn is_idle(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1
+            && self.log.lock().1.events == 0
+            && self.deadline_ms.load(std::sync::atomic::Ordering::Relaxed) == i64::MAX
+    }
+}
+
+/// Holds the state of a namespace at a revision.
+pub struct Pin {
+    namespace: Arc<Namespace>,
+    revision: Revision,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.namespace.pins.lock();
+        if let Some(count) = pins.get_mut(&self.revision) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.revision);
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Forgets history that the settings of a namespace no longer hold.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Store, error::StoreError, keys, namespace::Namespace, settings::Settings};
+use crate::backend::{NamespaceName, Retain, Revision, Tip};
+
+/// How often logs are looked at that nobody writes to.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How many changes are forgotten in one step, during which the namespace is locked.
+const STEP: usize = 1000;
+
+/// Looks after the logs for ever. Where much is written, commits do it along the way; this is for age.
+pub(super) async fn run(store: Arc<Store>) {
+    loop {
+        store.sleep(SWEEP_INTERVAL).await;
+        let namespaces: Vec<_> = store.namespaces.read().values().cloned().collect();
+        for namespace in namespaces {
+            if let Err(error) = store.sweep(&namespace).await {
+                tracing::warn!(namespace = namespace.name.as_str(), ?error, "retention failed");
+            }
+        }
+        store.namespaces.write().retain(|_, namespace| !namespace.is_idle());
+    }
+}
+
+impl Store {
+    /// Forgets history up to a revision, whatever the settings. Answers where it stands.
+    ///
+    /// # Errors
+    /// `Future` if the namespace has not come so far.
+    pub async fn compact(
+        &self,
+        name: &NamespaceName,
+        through: Revision,
+    ) -> Result<Tip, StoreError> {
+        while self.backend.trim(name, &Retain::After(through), STEP).await?.more {
+            tokio::task::yield_now().await;
+        }
+        Ok(self.backend.read(name, &[], None).await?.tip)
+    }
+
+    /// Forgets about `limit` changes that the settings do not hold; answers whether there are more.
+    pub(super) async fn trim(
+        &self,
+        namespace: &Namespace,
+        settings: &Settings,
+        now_ms: i64,
+        limit: usize,
+    ) -> Result<bool, StoreError> {
+        let bounds = settings.log_bounds(now_ms, namespace.oldest_pin());
+        let (seen, _) = *namespace.log.lock();
+        let trimmed = self.backend.trim(&namespace.name, &Retain::Bounds(bounds), limit).await?;
+        let mut log = namespace.log.lock();
+        if log.0 == seen {
+            log.1 = trimmed.log;
+        }
+        Ok(trimmed.more)
+    }
+
+    async fn sweep(&self, namespace: &Namespace) -> Result<(), StoreError> {
+        if namespace.log.lock().1.events == 0 {
+            return Ok(());
+        }
+        let answer = self.backend.read(&namespace.name, &[keys::settings()], None).await?;
+        let settings = namespace.settings(answer.entries.first().and_then(Option::as_ref));
+        while self.trim(namespace, &settings, answer.tip.time_ms, STEP).await? {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! What needs a clock or a moment that cannot be had from outside.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio::sync::watch as value;
+
+use super::{
+    Answer, Kinds, Store, StoreOptions, Submission, WatchItem, WatchQuery, WatchStart, Work,
+    command::{Command, Condition, Expiry, Reply, Set},
+    error::StoreError,
+    selector::Selector,
+};
+use crate::{
+    backend::{ChangeKind, Key, NamespaceName, Removal, registry::Registry},
+    clock::{Clock, ManualClock},
+};
+
+/// A clock that moves on by a millisecond whenever it is looked at.
+struct Ticking(AtomicI64);
+
+#[async_trait]
+impl Clock for Ticking {
+    fn now_ms(&self) -> i64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    async fn sleep(&self, _: Duration) {
+        std::future::pending().await
+    }
+}
+
+/// A clock that cannot sleep.
+struct Broken;
+
+#[async_trait]
+impl Clock for Broken {
+    fn now_ms(&self) -> i64 {
+        0
+    }
+
+    async fn sleep(&self, _: Duration) {
+        panic!("the clock is broken");
+    }
+}
+
+fn store(clock: Arc<dyn Clock>) -> Arc<Store> {
+    let backend = Registry::default().open("memory:", clock.clone()).unwrap();
+    Store::new(backend, clock, StoreOptions::default())
+}
+
+async fn submit(store: &Arc<Store>, name: &NamespaceName, work: Work) -> Answer {
+    let submission = Submission { expected_lineage: None, work };
+    store.submit(name, vec![submission]).await.remove(0).unwrap()
+}
+
+fn set(key: &str, expiry: Expiry) -> Work {
+    Work::Command(Command::Set(Set {
+        key: Key::new(key.as_bytes()),
+        value: Bytes::new(),
+        content_type: Bytes::new(),
+        expiry,
+        condition: Condition::None,
+        return_previous: false,
+    }))
+}
+
+#[tokio::test]
+async fn a_clear_takes_no_entry_whose_deadline_has_passed() {
+    for ttl_ms in 1..30 {
+        let store = store(Arc::new(Ticking(AtomicI64::new(0))));
+        let name = NamespaceName::new("n");
+        submit(&store, &name, set("lasting", Expiry::Never)).await;
+        let written = submit(&store, &name, set("ending", Expiry::Ttl(ttl_ms))).await;
+        let deadline_ms = written.time_ms + ttl_ms as i64;
+        let cleared = submit(&store, &name, Work::Clear).await;
+        let Reply::Cleared(count) = cleared.reply else { panic!("{:?}", cleared.reply) };
+        let log = store.backend().changes(&name, written.revision, 10, 1000).await.unwrap();
+        let kinds: Vec<_> = log.changes.iter().map(|logged| logged.change.kind).collect();
+        if cleared.time_ms < deadline_ms {
+            assert_eq!((count, kinds), (2, vec![ChangeKind::Clear]), "{ttl_ms}");
+        } else {
+            let expired = ChangeKind::Removed(Removal::Ttl);
+            assert_eq!((count, kinds), (1, vec![expired, ChangeKind::Clear]), "{ttl_ms}");
+        }
+    }
+}
+
+// On one thread nothing that the watch has running comes between the two writes.
+#[tokio::test(flavor = "current_thread")]
+async fn a_watch_tells_of_a_history_that_came_and_went() {
+    let store = store(ManualClock::new(1));
+    let name = NamespaceName::new("n");
+    let query = WatchQuery {
+        selectors: vec![Selector::all()],
+        start: WatchStart::Now,
+        lineage: None,
+        kinds: Kinds::ALL,
+        progress_interval: Duration::from_secs(10),
+    };
+    let mut watch = Box::pin(store.watch(&name, query));
+    assert!(matches!(watch.next().await, Some(Ok(WatchItem::Created { lineage: None, .. }))));
+    submit(&store, &name, set("k", Expiry::Never)).await;
+    submit(&store, &name, Work::DeleteNamespace).await;
+    let end = watch.next().await.unwrap();
+    assert!(matches!(end, Err(StoreError::LineageChanged { lineage: None, .. })), "{end:?}");
+}
+
+#[tokio::test]
+async fn maintenance_does_not_outlive_a_panic_of_one_of_its_tasks() {
+    let (_running, stop) = value::channel(false);
+    let ended = tokio::spawn(store(Arc::new(Broken)).maintain(stop)).await;
+    assert!(ended.unwrap_err().is_panic());
+}

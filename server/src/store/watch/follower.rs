@@ -1,0 +1,93 @@
+//! The place of one watch in the log.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use super::{Start, hub::Batch};
+use crate::{
+    backend::{Lineage, Revision},
+    store::{Pin, Store, error::StoreError, namespace::Namespace},
+};
+
+/// Where a watch stands in the log.
+pub(super) struct Follower {
+    namespace: Arc<Namespace>,
+    lineage: Option<Lineage>,
+    pub have: Revision,
+    ring: broadcast::Receiver<Arc<Batch>>,
+    /// Holds what comes after the initial state until this has caught up.
+    pub pin: Option<Pin>,
+    /// Whether there may be something that will not come by the ring.
+    behind: bool,
+}
+
+impl Follower {
+    pub fn new(store: &Arc<Store>, namespace: &Arc<Namespace>, start: &Start) -> Self {
+        let Start { tip, have, .. } = start;
+        // Where there is no namespace nothing has been missed of it, also from the beginning on.
+        let have = if tip.lineage.is_none() { tip.revision } else { *have };
+        Self {
+            namespace: namespace.clone(),
+            lineage: tip.lineage,
+            have,
+            ring: store.subscribe(namespace),
+            pin: None,
+            behind: true,
+        }
+    }
+
+    /// The next batch that begins where this stands. Losing the future loses nothing.
+    pub async fn next(&mut self, store: &Arc<Store>) -> Result<Arc<Batch>, StoreError> {
+        loop {
+            if self.behind {
+                let batch = self.pull(store).await?;
+                if batch.through > self.have || batch.lineage != self.lineage {
+                    return Ok(Arc::new(batch));
+                }
+                self.behind = false;
+                self.pin = None;
+            }
+            match self.ring.recv().await {
+                Ok(batch) if self.is_over(batch.lineage, batch.through) => self.behind = true,
+                Ok(batch) if batch.through <= self.have => {}
+                Ok(batch) if batch.after <= self.have => return Ok(batch),
+                Ok(_) | Err(RecvError::Lagged(_)) => self.behind = true,
+                Err(RecvError::Closed) => {
+                    self.ring = store.subscribe(&self.namespace);
+                    self.behind = true;
+                }
+            }
+        }
+    }
+
+    /// Notes that a batch has been taken; answers the lineage if the namespace came into being with it.
+    pub fn take(&mut self, batch: &Batch) -> Option<Lineage> {
+        self.have = self.have.max(batch.through);
+        let born = batch.lineage.filter(|_| self.lineage.is_none());
+        self.lineage = batch.lineage;
+        born
+    }
+
+    async fn pull(&self, store: &Store) -> Result<Batch, StoreError> {
+        let pulled = store.pull(&self.namespace, self.have).await;
+        let (lineage, through) = match &pulled {
+            Ok(batch) => (batch.lineage, batch.through),
+            // Where the log went may be where the namespace went.
+            Err(_) => (store.tip(&self.namespace).await?.lineage, self.have),
+        };
+        if self.is_over(lineage, through) {
+            return Err(StoreError::LineageChanged { lineage, valid_through: Revision(0) });
+        }
+        Ok(pulled?)
+    }
+
+    /// Whether the history that is followed has ended where the log has this lineage and end. One that came and
+    /// went since the watch began has left nothing but its last revision.
+    fn is_over(&self, lineage: Option<Lineage>, through: Revision) -> bool {
+        match self.lineage {
+            Some(_) => lineage != self.lineage,
+            None => lineage.is_none() && through > self.have,
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! Where commands run: what was read, what earlier commands of the same commit wrote over it, and what the
+//! command at hand is writing.
+//!
+//! Invariant: a refused command leaves no trace. Whatever is due is removed, in a group of its own, before a
+//! command that names it runs; so no command ever sees an entry past its deadline.
+
+mod range;
+mod seen;
+mod slots;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+
+use self::slots::{Before, Place, Slot, Slots};
+pub use self::{range::RangeView, seen::Seen};
+use super::{
+    command::{Command, Reply},
+    error::Refusal,
+    keys,
+    settings::Settings,
+};
+use crate::backend::{
+    Created, Draft, GroupIndex, Groups, Key, NewDeadline, Removal, Revision, StoredEntry, Tip,
+    Usage, Write, WriteOp, entry_bytes, is_logged,
+};
+
+/// Most keys that one revision changes.
+pub const MAX_REVISION_KEYS: usize = 10_000;
+/// Most bytes of keys and values that one revision writes.
+pub const MAX_REVISION_BYTES: usize = 16 << 20;
+
+/// What the command at hand makes of a key.
+#[derive(Debug)]
+enum Now {
+    Removed,
+    /// With whether the value was written, or only the deadline.
+    Written(Draft, bool),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Workspace<'a> {
+    tip: Tip,
+    settings: Arc<Settings>,
+    slots: Slots<'a>,
+    ranges: &'a [RangeView],
+    /// What the command at hand has written.
+    current: Vec<(Place, Now)>,
+    new_settings: Option<Settings>,
+    written_bytes: usize,
+    groups: Groups,
+    /// The revision each group will have if nobody else commits in between.
+    expected_revisions: Vec<Revision>,
+    usage: Usage,
+    valid_until_ms: Option<i64>,
+    needs_exact_revision: bool,
+    /// Whether anything may be due: seldom, and then it has to be looked for.
+    maybe_due: bool,
+    /// A delete of many leaves alone what is due by then.
+    spared_until_ms: Option<i64>,
+    expired: u64,
+}
+
+impl<'a> Workspace<'a> {
+    /// A workspace over what was read.
+    pub fn new(
+        tip: Tip,
+        settings: Arc<Settings>,
+        entries: impl ExactSizeIterator<Item = (&'a Key, Option<&'a StoredEntry>)> + Clone,
+        ranges: &'a [RangeView],
+    ) -> Self {
+        let count = entries.len();
+        let in_ranges = ranges.iter().flat_map(|range| &range.entries);
+        let in_ranges = in_ranges.map(|(key, stored)| (key, Some(stored)));
+        let entries = entries.chain(in_ranges);
+        let maybe_due = entries
+            .clone()
+            .any(|(_, stored)| stored.is_some_and(|stored| stored.deadline.is_due(tip.time_ms)));
+        let slots = Slots::new(entries, count);
+        Self {
+            tip,
+            settings,
+            slots,
+            ranges,
+            current: Vec::new(),
+            new_settings: None,
+            written_bytes: 0,
+            groups: Groups::default(),
+            expected_revisions: Vec::new(),
+            usage: tip.usage,
+            valid_until_ms: None,
+            needs_exact_revision: false,
+            maybe_due,
+            spared_until_ms: None,
+            expired: 0,
+        }
+    }
+
+    /// Runs a command. What it wrote becomes a group of its own; what it names and is due, one before that.
+    pub fn run(&mut self, command: &Command) -> Result<Reply<Seen>, Refusal<Seen>> {
+        if self.maybe_due {
+            self.expire_due(command);
+        }
+        let result = command.run(self).and_then(|reply| {
+            self.check_size()?;
+            self.finish()?;
+            Ok(reply)
+        });
+        if result.is_err() {
+            self.undo();
+        }
+        result
+    }
+
+    /// How many entries were removed because they were due.
+    pub fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    /// How many groups of writes the commands so far have made.
+    pub fn groups_so_far(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The writes, one group each command, to commit them; with the last moment at which they may be
+    /// committed, and the revision that must still be the last if commands relied on those to come.
+    pub fn into_groups(self) -> (Groups, Option<i64>, Option<Revision>) {
+        let exact_revision = self.needs_exact_revision.then_some(self.tip.revision);
+        (self.groups, self.valid_until_ms, exact_revision)
+    }
+
+    /// The settings of the namespace.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Has deletes of many leave alone what falls due within so many milliseconds.
+    pub fn spare_due_within(&mut self, ms: Option<i64>) {
+        self.spared_until_ms = ms.map(|ms| self.tip.time_ms + ms);
+    }
+
+    /// Until when what falls due is left alone by deletes of many.
+    pub fn spared_until_ms(&self) -> Option<i64> {
+        self.spared_until_ms
+    }
+
+    /// Changes the settings of the namespace.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.new_settings = Some(settings);
+    }
+
+    /// What a key holds. The key is one that the command named.
+    pub fn get(&mut self, key: &Key) -> Option<Seen> {
+        let alive = self.peek(key)?;
+        self.rely_on(&alive);
+        Some(alive)
+    }
+
+    /// The same for an entry that nothing depends on yet.
+    fn peek(&self, key: &Key) -> Option<Seen> {
+        let slot = &self.slots[self.slots.find(key)?];
+        let seen = match slot.now {
+            None => self.before(slot),
+            Some(index) => match &self.current[index].1 {
+                Now::Removed => None,
+                Now::Written(draft, _) => Some(self.pending(key, draft.clone())),
+            },
+        };
+        seen.filter(|seen| !seen.is_due(self.tip.time_ms))
+    }
+
+    /// The commit depends on an entry that is still there.
+    fn rely_on(&mut self, alive: &Seen) {
+        if let NewDeadline::At(at_ms) = alive.deadline() {
+            let until_ms = self.valid_until_ms.unwrap_or(i64::MAX).min(at_ms - 1);
+            self.valid_until_ms = Some(until_ms);
+        }
+    }
+
+    /// Writes a value over `current`, which is what `get` has answered; answers the entry without the value.
+    pub fn put(
+        &mut self,
+        key: &Key,
+        current: Option<&Seen>,
+        value: Bytes,
+        content_type: Bytes,
+        deadline: NewDeadline,
+    ) -> Seen {
+        self.written_bytes += key.as_bytes().len() + content_type.len() + value.len();
+        let draft = self.draft(current, value, content_type, deadline);
+        let shown =
+            Draft { value: Bytes::new(), content_type: draft.content_type.clone(), ..draft };
+        self.write(key, Now::Written(draft, true));
+        self.pending(key, shown)
+    }
+
+    /// Changes when an entry ends; answers the entry.
+    pub fn set_deadline(&mut self, key: &Key, current: &Seen, deadline: NewDeadline) -> Seen {
+        let (value, content_type) = (current.value().clone(), current.content_type().clone());
+        let draft = self.draft(Some(current), value, content_type, deadline);
+        let now = self.slots.find(key).and_then(|place| self.slots[place].now);
+        let wrote_value =
+            now.is_some_and(|now| matches!(self.current[now].1, Now::Written(_, true)));
+        self.write(key, Now::Written(draft.clone(), wrote_value));
+        self.pending(key, draft)
+    }
+
+    /// Removes what a key holds, if anything.
+    pub fn remove(&mut self, key: &Key) {
+        self.write(key, Now::Removed);
+    }
+
+    /// Up to `limit` entries of the command's range number `range` that `admit` lets in, in its order, and
+    /// whether more may be there.
+    pub fn entries(
+        &mut self,
+        range: usize,
+        limit: usize,
+        admit: impl Fn(&Seen) -> bool,
+    ) -> (Vec<Seen>, bool) {
+        let view = &self.ranges[range];
+        let written = self
+            .current
+            .iter()
+            .map(|(place, _)| self.slots[*place].key)
+            .filter(|key| view.covered.contains(key) && view.selector.contains(key));
+        let mut keys: BTreeSet<Key> = view.entries.keys().chain(written).cloned().collect();
+        let (complete, reverse) = (view.complete, view.reverse);
+        let mut entries = Vec::new();
+        while let Some(key) = if reverse { keys.pop_last() } else { keys.pop_first() } {
+            let Some(entry) = self.peek(&key).filter(&admit) else {
+                continue;
+            };
+            if entries.len() == limit {
+                return (entries, true);
+            }
+            self.rely_on(&entry);
+            entries.push(entry);
+        }
+        (entries, !complete)
+    }
+
+    /// The revision of an entry's last change, to be compared with `other`.
+    pub fn mod_revision(&mut self, seen: &Seen, other: Revision) -> Revision {
+        match seen {
+            Seen::Stored(stored) => stored.mod_revision,
+            Seen::Pending { group, .. } => self.expected_revision(*group, other),
+        }
+    }
+
+    /// The revision that created an entry, to be compared with `other`.
+    pub fn create_revision(&mut self, seen: &Seen, other: Revision) -> Revision {
+        match seen.created() {
+            Created::Before(revision, _) => revision,
+            Created::By(group) => self.expected_revision(group, other),
+        }
+    }
+
+    /// Refuses what would be more than one revision may change.
+    pub fn check_size(&self) -> Result<(), Refusal<Seen>> {
+        let (keys, bytes) = (self.current.len(), self.written_bytes);
+        let over = if keys > MAX_REVISION_KEYS {
+            ("keys", keys, MAX_REVISION_KEYS)
+        } else if bytes > MAX_REVISION_BYTES {
+            ("bytes", bytes, MAX_REVISION_BYTES)
+        } else {
+            return Ok(());
+        };
+        let (what, size, limit) = over;
+        Err(Refusal::TooLarge { what, size: size as u64, limit: limit as u64 })
+    }
+
+    /// A revision that is not given yet is greater than all that are. Where the other lies beyond those, the
+    /// guess must come true: the commit is then bound to the revision it was made at.
+    fn expected_revision(&mut self, group: GroupIndex, other: Revision) -> Revision {
+        self.needs_exact_revision |= other > self.tip.revision;
+        let next = self.expected_revisions.last().unwrap_or(&self.tip.revision).next();
+        self.expected_revisions.get(group.0).copied().unwrap_or(next)
+    }
+
+    fn pending(&self, key: &Key, draft: Draft) -> Seen {
+        Seen::Pending { key: key.clone(), draft, group: self.this_group() }
+    }
+
+    fn this_group(&self) -> GroupIndex {
+        GroupIndex(self.groups.len())
+    }
+
+    /// What a key held before the command at hand.
+    fn before(&self, slot: &Slot<'_>) -> Option<Seen> {
+        match slot.before {
+            Before::Absent => None,
+            Before::Stored(stored) => Some(Seen::Stored(stored.clone())),
+            Before::Written(group, write) => match &self.groups.writes[write].op {
+                WriteOp::Set(draft) | WriteOp::SetDeadline(draft) | WriteOp::SetUnlogged(draft) => {
+                    Some(Seen::Pending { key: slot.key.clone(), draft: draft.clone(), group })
+                }
+                WriteOp::Remove(_) => None,
+            },
+        }
+    }
+
+    /// What is written over `current`: within one command the version rises only once, and what was removed
+    /// is created anew.
+    fn draft(
+        &mut self,
+        current: Option<&Seen>,
+        value: Bytes,
+        content_type: Bytes,
+        deadline: NewDeadline,
+    ) -> Draft {
+        let this_group = self.this_group();
+        let (version, created) = match current {
+            None => (1, Created::By(this_group)),
+            Some(Seen::Pending { draft, group, .. }) if *group == this_group => {
+                (draft.version, draft.created)
+            }
+            Some(seen) => (seen.version() + 1, seen.created()),
+        };
+        self.maybe_due |= matches!(deadline, NewDeadline::At(at_ms) if at_ms <= self.tip.time_ms);
+        Draft { value, content_type, version, created, deadline }
+    }
+
+    fn write(&mut self, key: &Key, now: Now) {
+        let place = self.slots.find(key).expect("a command names every key it writes");
+        let slot = &mut self.slots[place];
+        match slot.now {
+            Some(index) => self.current[index].1 = now,
+            None => {
+                slot.now = Some(self.current.len());
+                self.current.push((place, now));
+            }
+        }
+    }
+
+    fn expire_due(&mut self, command: &Command) {
+        let mut named = Vec::new();
+        command.add_keys(&mut named);
+        let in_ranges = self.ranges.iter().flat_map(|range| range.entries.keys());
+        let is_due = |key: &&Key| {
+            let seen = self.slots.find(key).and_then(|place| self.before(&self.slots[place]));
+            seen.is_some_and(|seen| seen.is_due(self.tip.time_ms))
+        };
+        let due: BTreeSet<Key> = named.iter().chain(in_ranges).filter(is_due).cloned().collect();
+        let due: Vec<Key> = due.into_iter().collect();
+        for keys in due.chunks(MAX_REVISION_KEYS) {
+            for key in keys {
+                self.remove(key);
+            }
+            self.expired += self.current.len() as u64;
+            let (added, removed) = self.difference();
+            self.finish_group(Removal::Ttl, added, removed);
+        }
+    }
+
+    fn check_quotas(&self, added: Usage, removed: Usage) -> Result<(), Refusal<Seen>> {
+        for (quota, limit, now, added, removed) in [
+            (
+                "quota_max_keys",
+                self.settings.quota_max_keys,
+                self.usage.keys,
+                added.keys,
+                removed.keys,
+            ),
+            (
+                "quota_max_bytes",
+                self.settings.quota_max_bytes,
+                self.usage.bytes,
+                added.bytes,
+                removed.bytes,
+            ),
+        ] {
+            if let Some(limit) = limit
+                && (now + added).saturating_sub(removed) > limit
+                && added > removed
+            {
+                return Err(Refusal::QuotaExceeded { quota, limit });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the command at hand adds and removes.
+    fn difference(&self) -> (Usage, Usage) {
+        let (mut added, mut removed) = (Usage::default(), Usage::default());
+        for (place, now) in &self.current {
+            let Slot { key, before, .. } = &self.slots[*place];
+            if let Now::Written(draft, _) = now {
+                added.keys += 1;
+                added.bytes += entry_bytes(key, &draft.content_type, &draft.value);
+            }
+            let before = match before {
+                Before::Absent => continue,
+                Before::Stored(stored) => entry_bytes(key, &stored.content_type, &stored.value),
+                Before::Written(_, write) => match &self.groups.writes[*write].op {
+                    WriteOp::Remove(_) => continue,
+                    WriteOp::Set(draft)
+                    | WriteOp::SetDeadline(draft)
+                    | WriteOp::SetUnlogged(draft) => {
+                        entry_bytes(key, &draft.content_type, &draft.value)
+                    }
+                },
+            };
+            removed.keys += 1;
+            removed.bytes += before;
+        }
+        (added, removed)
+    }
+
+    fn undo(&mut self) {
+        for (place, _) in self.current.drain(..) {
+            self.slots[place].now = None;
+        }
+        self.new_settings = None;
+        self.written_bytes = 0;
+    }
+
+    fn finish(&mut self) -> Result<(), Refusal<Seen>> {
+        if !self.current.is_empty() {
+            let (added, removed) = self.difference();
+            self.check_quotas(added, removed)?;
+            self.finish_group(Removal::Deleted, added, removed);
+        }
+        if let Some(settings) = self.new_settings.take() {
+            self.groups.writes.push(settings_write(&settings, self.this_group()));
+            self.end_group();
+            self.settings = Arc::new(settings);
+        }
+        Ok(())
+    }
+
+    /// Makes a group of what was written, comparing before with after.
+    fn finish_group(&mut self, removal: Removal, added: Usage, removed: Usage) {
+        // A range may have been read before what the usage counts: less may be there than is removed. Such a
+        // commit is refused by its reads, and made anew.
+        self.usage.keys = (self.usage.keys + added.keys).saturating_sub(removed.keys);
+        self.usage.bytes = (self.usage.bytes + added.bytes).saturating_sub(removed.bytes);
+        self.written_bytes = 0;
+        let group = self.this_group();
+        for (place, now) in self.current.drain(..) {
+            let slot = &mut self.slots[place];
+            slot.now = None;
+            let before = std::mem::replace(
+                &mut slot.before,
+                Before::Written(group, self.groups.writes.len()),
+            );
+            let was_there = match before {
+                Before::Absent => false,
+                Before::Stored(_) => true,
+                Before::Written(_, write) => {
+                    !matches!(self.groups.writes[write].op, WriteOp::Remove(_))
+                }
+            };
+            let op = match now {
+                Now::Written(draft, true) => WriteOp::Set(draft),
+                Now::Written(draft, false) => WriteOp::SetDeadline(draft),
+                Now::Removed if was_there => WriteOp::Remove(removal),
+                Now::Removed => {
+                    // Created and removed by the same command: nothing has happened.
+                    slot.before = Before::Absent;
+                    continue;
+                }
+            };
+            self.groups.writes.push(Write { key: slot.key.clone(), op });
+        }
+        self.end_group();
+    }
+
+    fn end_group(&mut self) {
+        let start = self.groups.ends.last().copied().unwrap_or_default();
+        let group = &self.groups.writes[start..];
+        if group.is_empty() {
+            return;
+        }
+        let last = *self.expected_revisions.last().unwrap_or(&self.tip.revision);
+        self.expected_revisions.push(if is_logged(group) { last.next() } else { last });
+        self.groups.end_group();
+    }
+}
+
+/// The unlogged write that stores settings.
+pub fn settings_write(settings: &Settings, group: GroupIndex) -> Write {
+    let value = serde_json::to_vec(settings).expect("a struct of numbers can be written as JSON");
+    let draft = Draft {
+        value: value.into(),
+        content_type: Bytes::from_static(b"application/json"),
+        version: 1,
+        created: Created::By(group),
+        deadline: NewDeadline::Never,
+    };
+    Write { key: keys::settings(), op: WriteOp::SetUnlogged(draft) }
+}
