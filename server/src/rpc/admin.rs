@@ -1,0 +1,90 @@
+//! `AdminService`.
+
+use holdfast_proto::v1::{
+    CompactRequest, CompactResponse, GetServerInfoRequest, GetServerInfoResponse, GetStatsRequest,
+    GetStatsResponse, admin_service_server::AdminService, get_server_info_response,
+};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Services,
+    status::Failure,
+    validate::{self, MAX_BATCH, MAX_KEY_BYTES},
+};
+use crate::{
+    backend::Revision,
+    store::{MAX_REVISION_BYTES, MAX_REVISION_KEYS},
+};
+
+#[tonic::async_trait]
+impl AdminService for Services {
+    async fn get_server_info(
+        &self,
+        _: Request<GetServerInfoRequest>,
+    ) -> Result<Response<GetServerInfoResponse>, Status> {
+        Ok(Response::new(self.server_info().await?))
+    }
+
+    async fn get_stats(
+        &self,
+        _: Request<GetStatsRequest>,
+    ) -> Result<Response<GetStatsResponse>, Status> {
+        Ok(Response::new(self.stats().await?))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactRequest>,
+    ) -> Result<Response<CompactResponse>, Status> {
+        Ok(Response::new(self.compact_log(&request.into_inner()).await?))
+    }
+}
+
+impl Services {
+    async fn server_info(&self) -> Result<GetServerInfoResponse, Failure> {
+        let backend = self.store.backend();
+        let limits = get_server_info_response::Limits {
+            max_value_bytes: self.limits.max_value_bytes as u64,
+            max_key_bytes: MAX_KEY_BYTES as u64,
+            max_batch_keys: MAX_BATCH as u64,
+            max_revision_keys: MAX_REVISION_KEYS as u64,
+            max_revision_bytes: MAX_REVISION_BYTES as u64,
+            max_request_bytes: self.limits.max_request_bytes as u64,
+        };
+        Ok(GetServerInfoResponse {
+            time_ms: backend.now_ms().await?,
+            version: self.info.version.clone(),
+            server_id: self.info.server_id.clone(),
+            backend: backend.scheme().into(),
+            durability: backend.durability().into(),
+            started_at_ms: self.info.started_at_ms,
+            limits: Some(limits),
+        })
+    }
+
+    async fn stats(&self) -> Result<GetStatsResponse, Failure> {
+        let stats = self.store.stats().await?;
+        Ok(GetStatsResponse {
+            time_ms: stats.time_ms,
+            namespaces: stats.namespaces,
+            keys: stats.usage.keys,
+            bytes: stats.usage.bytes,
+            log_events: stats.log.events,
+            log_bytes: stats.log.bytes,
+            commands: stats.commands,
+            commits: stats.commits,
+            expired: stats.expired,
+            watches: stats.watches,
+        })
+    }
+
+    async fn compact_log(&self, request: &CompactRequest) -> Result<CompactResponse, Failure> {
+        let name = validate::namespace(&request.namespace)?;
+        let tip = self.store.compact(&name, Revision(request.through_revision)).await?;
+        Ok(CompactResponse {
+            revision: tip.revision.0,
+            time_ms: tip.time_ms,
+            compacted_revision: tip.compacted.0,
+        })
+    }
+}

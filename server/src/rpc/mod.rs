@@ -1,0 +1,95 @@
+//! The network side: decodes and checks requests, turns them into commands and reads of the store, and encodes
+//! what comes of them. The only place that knows protobuf.
+//!
+//! A unary call and a call of a pipeline take the same way: `dispatch` makes a checked `dispatch::Call` of
+//! the request and an answer of what came of it.
+
+mod admin;
+mod dispatch;
+mod entry;
+mod kv;
+mod list;
+mod namespace;
+mod page_token;
+mod path;
+mod pipeline;
+mod read;
+mod status;
+mod transaction;
+mod validate;
+mod watch;
+
+use std::sync::Arc;
+
+use holdfast_proto::v1::{
+    admin_service_server::AdminServiceServer, kv_service_server::KvServiceServer,
+    namespace_service_server::NamespaceServiceServer,
+    pipeline_service_server::PipelineServiceServer,
+    transaction_service_server::TransactionServiceServer, watch_service_server::WatchServiceServer,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::store::Store;
+
+/// About the largest answer: 4 MiB are what clients of other languages receive, less some room for what
+/// surrounds the entries.
+const MESSAGE_BYTES: usize = (4 << 20) - (64 << 10);
+
+/// What requests may bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest value, in bytes.
+    pub max_value_bytes: usize,
+    /// The largest request message, in bytes.
+    pub max_request_bytes: usize,
+}
+
+impl Default for Limits {
+    /// Values of 1 MiB, and requests of 20 MiB: a batch may bring the 16 MiB of a revision.
+    fn default() -> Self {
+        Self { max_value_bytes: 1 << 20, max_request_bytes: 20 << 20 }
+    }
+}
+
+/// What the server says of itself.
+#[derive(Debug, Clone)]
+pub struct ServerInfo {
+    /// Its version.
+    pub version: String,
+    /// A UUID, new at every start.
+    pub server_id: String,
+    /// When it started, in milliseconds since the Unix epoch.
+    pub started_at_ms: i64,
+}
+
+/// All services of `holdfast.v1`, to be served together with others. Once `stopping` is cancelled, watches and
+/// pipelines end with `UNAVAILABLE`; all other calls end by themselves.
+pub fn routes(
+    store: Arc<Store>,
+    limits: Limits,
+    info: ServerInfo,
+    stopping: CancellationToken,
+) -> Routes {
+    let services = Arc::new(Services { store, limits, info, stopping });
+    let max_bytes = limits.max_request_bytes;
+    macro_rules! server {
+        ($server:ident) => {
+            $server::from_arc(services.clone()).max_decoding_message_size(max_bytes)
+        };
+    }
+    Routes::new(server!(KvServiceServer))
+        .add_service(server!(TransactionServiceServer))
+        .add_service(server!(WatchServiceServer))
+        .add_service(server!(PipelineServiceServer))
+        .add_service(server!(NamespaceServiceServer))
+        .add_service(server!(AdminServiceServer))
+}
+
+/// All services: each is implemented in the file of its name.
+struct Services {
+    store: Arc<Store>,
+    limits: Limits,
+    info: ServerInfo,
+    stopping: CancellationToken,
+}

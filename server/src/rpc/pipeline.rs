@@ -1,0 +1,487 @@
+//! `PipelineService`: many operations over one stream.
+//!
+//! Whatever is queued is taken in together: its writes become one submission for each namespace, its looks at
+//! single keys one read. While writes are under way, more are taken in and wait for their turn together.
+//!
+//! Invariant: writes of a stream are submitted in the order in which they came, the next only once the ones
+//! before are done. Everything that waits or is under way is bounded; beyond that the stream is not read on, and
+//! nothing runs on while the client does not take its answers.
+//!
+//! When the server stops, what is queued is taken in once more, as far as there is room. The stream ends with an
+//! error after the answers to everything taken in: a call that is then without an answer was not carried out.
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc};
+
+use futures::{
+    FutureExt as _, Stream, StreamExt as _,
+    future::BoxFuture,
+    future::join_all,
+    stream::{self, FuturesUnordered},
+};
+use holdfast_proto::v1::{
+    ErrorReason, PipelineAnswer, PipelineCall, PipelineRequest, PipelineResponse,
+    pipeline_answer::Result as Outcome, pipeline_call::Operation,
+    pipeline_service_server::PipelineService,
+};
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Limits, MESSAGE_BYTES, Services,
+    dispatch::{self, Call, Checked},
+    path::Path,
+    read::{Lookup, Query, Read},
+    status::Failure,
+    validate,
+};
+use crate::{
+    backend::NamespaceName,
+    store::{Store, Submission, Work},
+};
+
+/// Most calls of one message, and about the most that wait.
+const MAX_CALLS: usize = 4096;
+/// About the most bytes of writes, and of reads ordered after them, that wait.
+const MAX_BYTES: usize = 8 << 20;
+/// Most namespaces written to together.
+const MAX_PARTS: usize = 64;
+/// About the most reads that wait for others.
+const MAX_WAITING_READS: usize = 64;
+/// Most reads under way.
+const MAX_READING: usize = 16;
+/// Most looks made in one read.
+const MAX_LOOKUPS: usize = 256;
+
+#[tonic::async_trait]
+impl PipelineService for Services {
+    type PipelineStream = Pin<Box<dyn Stream<Item = Result<PipelineResponse, Status>> + Send>>;
+
+    async fn pipeline(
+        &self,
+        request: Request<Streaming<PipelineRequest>>,
+    ) -> Result<Response<Self::PipelineStream>, Status> {
+        // A token of its own: it is polled at every step, and streams need not contend for one.
+        let stopping = self.stopping.child_token();
+        let pipeline =
+            Pipeline::new(self.store.clone(), self.limits, stopping, request.into_inner());
+        let responses = stream::unfold(pipeline, |mut pipeline| async {
+            pipeline.next().await.map(|response| (response, pipeline))
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+}
+
+/// One stream of calls.
+struct Pipeline<S> {
+    store: Arc<Store>,
+    limits: Limits,
+    stopping: CancellationToken,
+    incoming: S,
+    is_open: bool,
+    /// What the stream ends with once all else is answered.
+    error: Option<Status>,
+    /// Writes, and the reads ordered after them, that wait for those under way.
+    waiting: Round,
+    writing: Option<BoxFuture<'static, Written>>,
+    /// Reads that wait for others to be done.
+    reads: VecDeque<Reading>,
+    reading: FuturesUnordered<BoxFuture<'static, Vec<PipelineAnswer>>>,
+    answers: Answers,
+}
+
+/// Writes that are submitted together, a part for each namespace.
+#[derive(Default)]
+struct Round {
+    calls: usize,
+    bytes: usize,
+    parts: Vec<Part>,
+}
+
+struct Part {
+    name: NamespaceName,
+    ids: Vec<u64>,
+    submissions: Vec<Submission>,
+    /// Reads that have to see these writes and all before them.
+    ordered: Reads,
+}
+
+/// Reads of one namespace.
+#[derive(Default)]
+struct Reads {
+    lookups: Vec<(u64, Lookup)>,
+    queries: Vec<(u64, Box<Query>)>,
+}
+
+/// What is read in one step.
+enum Reading {
+    Lookups(NamespaceName, Vec<(u64, Lookup)>),
+    Query(NamespaceName, u64, Box<Query>),
+}
+
+/// What came of a round.
+struct Written {
+    answers: Vec<PipelineAnswer>,
+    ordered: Vec<(NamespaceName, Reads)>,
+}
+
+/// Answers to be sent, with their sizes.
+#[derive(Default)]
+struct Answers {
+    bytes: usize,
+    queue: VecDeque<(usize, PipelineAnswer)>,
+}
+
+impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
+    fn new(store: Arc<Store>, limits: Limits, stopping: CancellationToken, incoming: S) -> Self {
+        Self {
+            store,
+            limits,
+            stopping,
+            incoming,
+            is_open: true,
+            error: None,
+            waiting: Round::default(),
+            writing: None,
+            reads: VecDeque::new(),
+            reading: FuturesUnordered::new(),
+            answers: Answers::default(),
+        }
+    }
+
+    /// The next answers; nothing once the stream has ended and everything is answered.
+    async fn next(&mut self) -> Option<Result<PipelineResponse, Status>> {
+        loop {
+            self.take_queued().await;
+            self.run_ready();
+            if let Some(response) = self.answers.take() {
+                return Some(Ok(response));
+            }
+            if !self.is_open && self.writing.is_none() && self.reading.is_empty() {
+                return self.error.take().map(Err);
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Takes in what has come, as far as there is room; if the server is stopping, for the last time.
+    async fn take_queued(&mut self) {
+        let is_stopping = self.stopping.is_cancelled();
+        while self.has_room()
+            && let Some(message) = self.incoming.next().now_or_never()
+        {
+            self.take(message).await;
+        }
+        if is_stopping && self.is_open {
+            self.end(Failure::stopping().into());
+        }
+    }
+
+    /// Runs everything that can be done without waiting.
+    fn run_ready(&mut self) {
+        loop {
+            if self.writing.is_none() && !self.waiting.parts.is_empty() {
+                let round = std::mem::take(&mut self.waiting);
+                self.writing = Some(write(self.store.clone(), round).boxed());
+            }
+            let written = self.writing.as_mut().and_then(|writing| writing.now_or_never());
+            let has_written = written.is_some();
+            if let Some(written) = written {
+                self.note_written(written);
+            }
+            if !self.read_ready() && !has_written {
+                return;
+            }
+        }
+    }
+
+    /// Starts reads and notes what has been read, while answers fit into a message; answers whether there was any.
+    fn read_ready(&mut self) -> bool {
+        let mut has_read = false;
+        while self.answers.bytes < MESSAGE_BYTES {
+            while self.reading.len() < MAX_READING
+                && let Some(reading) = self.reads.pop_front()
+            {
+                self.reading.push(reading.run(self.store.clone()).boxed());
+            }
+            let Some(Some(answers)) = self.reading.next().now_or_never() else {
+                break;
+            };
+            self.answers.extend(answers);
+            has_read = true;
+        }
+        has_read
+    }
+
+    /// Waits until something has come or is done.
+    async fn wait(&mut self) {
+        let has_room = self.has_room();
+        let writing = async {
+            match &mut self.writing {
+                Some(writing) => writing.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            written = writing => self.note_written(written),
+            Some(answers) = self.reading.next() => self.answers.extend(answers),
+            message = self.incoming.next(), if has_room => self.take(message).await,
+            () = self.stopping.cancelled(), if self.is_open => {}
+        }
+    }
+
+    fn note_written(&mut self, written: Written) {
+        self.writing = None;
+        self.answers.extend(written.answers);
+        for (name, ordered) in written.ordered {
+            self.queue_reads(&name, ordered);
+        }
+    }
+
+    fn queue_reads(&mut self, name: &NamespaceName, Reads { mut lookups, queries }: Reads) {
+        if let Some(Reading::Lookups(known, waiting)) = self.reads.back_mut()
+            && known == name
+        {
+            let room = MAX_LOOKUPS - waiting.len();
+            waiting.extend(lookups.drain(..room.min(lookups.len())));
+        }
+        while !lookups.is_empty() {
+            let rest = lookups.split_off(lookups.len().min(MAX_LOOKUPS));
+            self.reads.push_back(Reading::Lookups(name.clone(), lookups));
+            lookups = rest;
+        }
+        let queries = queries.into_iter();
+        self.reads.extend(queries.map(|(id, query)| Reading::Query(name.clone(), id, query)));
+    }
+
+    fn has_room(&self) -> bool {
+        self.is_open
+            && self.waiting.calls < MAX_CALLS
+            && self.waiting.bytes < MAX_BYTES
+            && self.waiting.parts.len() < MAX_PARTS
+            && self.reads.len() < MAX_WAITING_READS
+            && self.answers.bytes < MESSAGE_BYTES
+    }
+
+    async fn take(&mut self, message: Option<Result<PipelineRequest, Status>>) {
+        let taken = match message {
+            Some(Ok(message)) => self.take_message(message).await.map_err(Status::from),
+            Some(Err(error)) => Err(error),
+            None => {
+                self.is_open = false;
+                return;
+            }
+        };
+        if let Err(error) = taken {
+            self.end(error);
+        }
+    }
+
+    /// Takes in nothing more.
+    fn end(&mut self, error: Status) {
+        self.is_open = false;
+        self.error = Some(error);
+    }
+
+    /// Takes in the calls of a message. A call that is no good is answered by its error, a message that is no good
+    /// ends the stream.
+    async fn take_message(&mut self, message: PipelineRequest) -> Result<(), Failure> {
+        let name = validate::namespace(&message.namespace)?;
+        let count = message.calls.len();
+        if !(1..=MAX_CALLS).contains(&count) {
+            let problem =
+                format!("has {count}, 1 to {MAX_CALLS} are allowed; send several messages");
+            return Err(Failure::invalid(ErrorReason::InvalidBatch, Path::of("calls"), problem));
+        }
+        tracing::debug!(namespace = name.as_str(), count, "pipeline");
+        let mut now_ms = None;
+        let mut unordered = Reads::default();
+        for PipelineCall { id, ordered, operation } in message.calls {
+            let read_bytes = match &operation {
+                Some(operation) if ordered => operation.encoded_len(),
+                _ => 0,
+            };
+            let call = check(&self.store, self.limits, &name, operation, &mut now_ms).await;
+            let read = match call {
+                Ok(Call::Write(submission)) => {
+                    self.waiting.write(&name, id, submission);
+                    continue;
+                }
+                Ok(Call::Read(read)) => read,
+                Err(failure) => {
+                    self.answers.extend([failed(id, failure)]);
+                    continue;
+                }
+            };
+            match ordered {
+                true => {
+                    self.waiting.bytes += read_bytes;
+                    self.waiting.part(&name).ordered.push(id, read);
+                }
+                false => unordered.push(id, read),
+            }
+        }
+        self.queue_reads(&name, unordered);
+        Ok(())
+    }
+}
+
+impl Round {
+    fn write(&mut self, name: &NamespaceName, id: u64, submission: Submission) {
+        if let Work::Command(command) = &submission.work {
+            self.bytes += command.bytes();
+        }
+        let part = self.part(name);
+        part.ids.push(id);
+        part.submissions.push(submission);
+    }
+
+    /// The part of a namespace, for one more call.
+    fn part(&mut self, name: &NamespaceName) -> &mut Part {
+        self.calls += 1;
+        let known = self.parts.iter().position(|part| part.name == *name);
+        let index = known.unwrap_or_else(|| {
+            self.parts.push(Part {
+                name: name.clone(),
+                ids: Vec::new(),
+                submissions: Vec::new(),
+                ordered: Reads::default(),
+            });
+            self.parts.len() - 1
+        });
+        &mut self.parts[index]
+    }
+}
+
+impl Reads {
+    fn push(&mut self, id: u64, read: Read) {
+        match read {
+            Read::Lookup(lookup) => self.lookups.push((id, lookup)),
+            Read::Query(query) => self.queries.push((id, query)),
+        }
+    }
+}
+
+impl Reading {
+    async fn run(self, store: Arc<Store>) -> Vec<PipelineAnswer> {
+        match self {
+            Self::Lookups(name, lookups) => look_up(&store, &name, lookups).await,
+            Self::Query(name, id, query) => vec![answer(id, query.run(&store, &name).await)],
+        }
+    }
+}
+
+impl Answers {
+    fn extend(&mut self, answers: impl IntoIterator<Item = PipelineAnswer>) {
+        for answer in answers {
+            // With what surrounds it in the message.
+            let bytes = answer.encoded_len() + 8;
+            self.bytes += bytes;
+            self.queue.push_back((bytes, answer));
+        }
+    }
+
+    /// As many answers as fit into a message, but at least one; nothing if there is none.
+    fn take(&mut self) -> Option<PipelineResponse> {
+        let mut answers = Vec::with_capacity(self.queue.len());
+        let mut taken = 0;
+        while let Some((bytes, answer)) = self.queue.pop_front() {
+            if taken + bytes > MESSAGE_BYTES && !answers.is_empty() {
+                self.queue.push_front((bytes, answer));
+                break;
+            }
+            taken += bytes;
+            answers.push(answer);
+        }
+        self.bytes -= taken;
+        (!answers.is_empty()).then_some(PipelineResponse { answers })
+    }
+}
+
+/// Checks one call. The clock is asked at most once for all of a message.
+async fn check(
+    store: &Store,
+    limits: Limits,
+    name: &NamespaceName,
+    operation: Option<Operation>,
+    now_ms: &mut Option<i64>,
+) -> Result<Call, Failure> {
+    let operation = operation.ok_or_else(no_operation)?;
+    let Checked { call, latest } = dispatch::check(operation, name, limits)?;
+    if let Some(latest) = latest {
+        let now_ms = match *now_ms {
+            Some(now_ms) => now_ms,
+            None => *now_ms.insert(store.backend().now_ms().await?),
+        };
+        latest.check(now_ms)?;
+    }
+    Ok(call)
+}
+
+/// Submits a round, all namespaces at the same time.
+async fn write(store: Arc<Store>, round: Round) -> Written {
+    let parts = round.parts.into_iter().map(|part| write_part(&store, part));
+    let mut written = Written { answers: Vec::with_capacity(round.calls), ordered: Vec::new() };
+    for (answers, ordered) in join_all(parts).await {
+        written.answers.extend(answers);
+        written.ordered.push(ordered);
+    }
+    written
+}
+
+async fn write_part(
+    store: &Arc<Store>,
+    part: Part,
+) -> (Vec<PipelineAnswer>, (NamespaceName, Reads)) {
+    let Part { name, ids, submissions, ordered } = part;
+    if submissions.is_empty() {
+        return (Vec::new(), (name, ordered));
+    }
+    let outcomes = store.submit(&name, submissions).await;
+    let answered = |(id, outcome): (u64, Result<_, _>)| {
+        answer(id, outcome.map_err(Failure::from).and_then(dispatch::answer))
+    };
+    (ids.into_iter().zip(outcomes).map(answered).collect(), (name, ordered))
+}
+
+/// Looks at several keys in one read.
+async fn look_up(
+    store: &Store,
+    name: &NamespaceName,
+    lookups: Vec<(u64, Lookup)>,
+) -> Vec<PipelineAnswer> {
+    let (mut keys, mut asked) = (Vec::new(), Vec::new());
+    for (id, Lookup { key, look }) in lookups {
+        store.count_read();
+        keys.push(key);
+        asked.push((id, look));
+    }
+    let snapshot = match store.read(name, &keys, None).await {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            let failed = |(id, _)| answer(id, Err(Failure::from(error.clone())));
+            return asked.into_iter().map(failed).collect();
+        }
+    };
+    let found = snapshot.entries.iter();
+    let looked = asked.into_iter().zip(found);
+    looked
+        .map(|((id, look), found)| answer(id, Ok(look.answer(found.as_ref(), &snapshot))))
+        .collect()
+}
+
+fn answer(id: u64, outcome: Result<Outcome, Failure>) -> PipelineAnswer {
+    match outcome {
+        Ok(outcome) => PipelineAnswer { id, result: Some(outcome) },
+        Err(failure) => failed(id, failure),
+    }
+}
+
+fn failed(id: u64, failure: Failure) -> PipelineAnswer {
+    PipelineAnswer { id, result: Some(Outcome::Status(failure.into())) }
+}
+
+fn no_operation() -> Failure {
+    let problem = "is missing; set one of its kinds";
+    Failure::invalid(ErrorReason::InvalidOperation, Path::of("operation"), problem)
+}

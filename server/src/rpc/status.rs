@@ -1,0 +1,245 @@
+//! Why calls fail, as clients see it. The only place that makes errors of gRPC.
+
+use std::{collections::HashMap, fmt::Display};
+
+use holdfast_proto::v1::{self, ErrorReason};
+use prost::Message;
+use prost_types::Any;
+use tonic::Code;
+use tonic_types::pb::{
+    BadRequest, ErrorInfo, QuotaFailure, RetryInfo, bad_request::FieldViolation,
+    quota_failure::Violation,
+};
+
+use super::entry;
+use crate::{
+    backend::{BackendError, Lineage, Revision},
+    store::{
+        command::EntryView,
+        error::{Refusal, StoreError},
+    },
+};
+
+/// After how long to try again what the server could not do.
+const RETRY_DELAY: prost_types::Duration = prost_types::Duration { seconds: 0, nanos: 100_000_000 };
+
+/// An error in the making: the same whether it becomes the status of a call or an answer of a pipeline.
+#[derive(Debug)]
+pub(super) struct Failure(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    code: Code,
+    message: String,
+    /// `None` where no rule of Holdfast was broken, but the server itself is.
+    reason: Option<ErrorReason>,
+    metadata: HashMap<String, String>,
+    details: Vec<Any>,
+}
+
+impl Failure {
+    /// A field is not as it must be. `problem` says how it is, how it must be, and what to do.
+    pub fn invalid(reason: ErrorReason, field: impl Display, problem: impl Display) -> Self {
+        let (field, description) = (field.to_string(), problem.to_string());
+        let message = format!("{field}: {description}");
+        let violation = FieldViolation { field, description, ..FieldViolation::default() };
+        let bad_request = BadRequest { field_violations: vec![violation] };
+        Self::new(Code::InvalidArgument, reason, message)
+            .detail("google.rpc.BadRequest", &bad_request)
+    }
+
+    /// The server ends what it would else go on with for ever.
+    pub fn stopping() -> Self {
+        let message = "the server is stopping: connect again, or to another";
+        Self::new(Code::Unavailable, ErrorReason::BackendUnavailable, message).retry()
+    }
+
+    /// The server contradicts itself.
+    pub fn internal(message: &str) -> Self {
+        Self(Box::new(Parts {
+            code: Code::Internal,
+            message: message.into(),
+            reason: None,
+            metadata: HashMap::new(),
+            details: Vec::new(),
+        }))
+    }
+
+    fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
+        let (message, metadata) = (message.into(), HashMap::new());
+        Self(Box::new(Parts { code, message, reason: Some(reason), metadata, details: Vec::new() }))
+    }
+
+    fn metadata(mut self, name: &str, value: impl Display) -> Self {
+        self.0.metadata.insert(name.into(), value.to_string());
+        self
+    }
+
+    fn detail(mut self, name: &str, message: &impl Message) -> Self {
+        self.0.details.push(any(name, message));
+        self
+    }
+
+    fn retry(self) -> Self {
+        self.detail("google.rpc.RetryInfo", &RetryInfo { retry_delay: Some(RETRY_DELAY) })
+    }
+
+    fn quota(self, subject: &str, limit: u64) -> Self {
+        let description = format!("`{subject}` is {limit}");
+        let violation = Violation { subject: subject.into(), description, ..Violation::default() };
+        let quota_failure = QuotaFailure { violations: vec![violation] };
+        self.metadata("quota", subject)
+            .metadata("limit", limit)
+            .detail("google.rpc.QuotaFailure", &quota_failure)
+    }
+
+    fn in_operation(mut self, branch: &str, index: usize) -> Self {
+        self.0.message = format!("{branch}[{index}]: {}", self.0.message);
+        self.metadata("branch", branch).metadata("operation", index)
+    }
+}
+
+impl From<Failure> for v1::Status {
+    fn from(Failure(parts): Failure) -> Self {
+        let Parts { code, message, reason, metadata, mut details } = *parts;
+        if let Some(reason) = reason {
+            let name = reason.as_str_name();
+            let name = name.strip_prefix("ERROR_REASON_").unwrap_or(name);
+            let domain = "holdfast".into();
+            let info = ErrorInfo { reason: name.into(), domain, metadata };
+            details.insert(0, any("google.rpc.ErrorInfo", &info));
+        }
+        Self { code: code.into(), message, details }
+    }
+}
+
+impl From<Failure> for tonic::Status {
+    fn from(failure: Failure) -> Self {
+        let code = failure.0.code;
+        // Holdfast's own message is on the wire what `google.rpc.Status` is.
+        let status = v1::Status::from(failure);
+        let details = status.encode_to_vec().into();
+        Self::with_details(code, status.message, details)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused { refusal, revision } => refused(refusal, revision),
+            StoreError::LineageChanged { lineage, valid_through } => {
+                lineage_changed(lineage).metadata("valid_through", valid_through)
+            }
+            StoreError::Contended { attempts } => {
+                let message = format!(
+                    "others kept changing what the request reads; it was tried {attempts} times: \
+                     try again later, or read less"
+                );
+                Self::new(Code::ResourceExhausted, ErrorReason::Overloaded, message).retry()
+            }
+            StoreError::Overloaded => {
+                let message = "too much waits for this namespace already: try again later";
+                Self::new(Code::ResourceExhausted, ErrorReason::Overloaded, message).retry()
+            }
+            StoreError::Backend(error) => error.into(),
+        }
+    }
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Compacted { oldest } => {
+                let message = format!(
+                    "the revision asked for is no longer held; the oldest that can be read at or \
+                     resumed from is {oldest}"
+                );
+                Self::new(Code::OutOfRange, ErrorReason::Compacted, message)
+                    .metadata("oldest_revision", oldest)
+            }
+            BackendError::Future { newest } => {
+                let message = format!(
+                    "the revision asked for is not there yet; the newest of this namespace is {newest}"
+                );
+                Self::new(Code::OutOfRange, ErrorReason::FutureRevision, message)
+                    .metadata("newest_revision", newest)
+            }
+            BackendError::Full { what, limit } => {
+                let message = format!(
+                    "the backend is full: its `{what}` is {limit}; remove something, or raise the limit"
+                );
+                Self::new(Code::ResourceExhausted, ErrorReason::QuotaExceeded, message)
+                    .quota(what, limit)
+            }
+            BackendError::Unavailable(problem) => {
+                let message = format!(
+                    "the backend is unavailable: {problem}; nothing was applied, try again"
+                );
+                Self::new(Code::Unavailable, ErrorReason::BackendUnavailable, message).retry()
+            }
+            BackendError::OutcomeUnknown(problem) => {
+                let message = format!(
+                    "the outcome is unknown: {problem}; the write may or may not have been applied"
+                );
+                Self::new(Code::Unknown, ErrorReason::OutcomeUnknown, message)
+            }
+            BackendError::Corrupt(problem) => {
+                let message = format!("stored data is corrupt and not served: {problem}");
+                Self::new(Code::DataLoss, ErrorReason::Corrupt, message)
+            }
+        }
+    }
+}
+
+fn refused(refusal: Refusal<EntryView>, revision: Revision) -> Failure {
+    match refusal {
+        Refusal::ConditionNotMet { current } => condition_not_met(current.as_deref(), revision),
+        Refusal::NotANumber { problem } => {
+            Failure::new(Code::FailedPrecondition, ErrorReason::NotANumber, problem)
+        }
+        Refusal::TooLarge { what, size, limit } => {
+            let message = format!(
+                "{size} {what} are too many for one request: at most {limit} are allowed; split it"
+            );
+            Failure::new(Code::ResourceExhausted, ErrorReason::TooLarge, message)
+                .metadata("what", what)
+                .metadata("limit", limit)
+        }
+        Refusal::QuotaExceeded { quota, limit } => {
+            let message = format!(
+                "the namespace would exceed its `{quota}` of {limit}; remove something, or raise it"
+            );
+            Failure::new(Code::ResourceExhausted, ErrorReason::QuotaExceeded, message)
+                .quota(quota, limit)
+        }
+        Refusal::LineageChanged { lineage } => lineage_changed(lineage),
+        Refusal::Operation { branch, index, refusal } => {
+            refused(*refusal, revision).in_operation(branch, index)
+        }
+    }
+}
+
+fn condition_not_met(current: Option<&EntryView>, revision: Revision) -> Failure {
+    let found = match current {
+        Some(current) => format!("the key has mod_revision {}", current.entry().mod_revision),
+        None => "the key does not exist".into(),
+    };
+    let current = current.map(|current| entry::view(current, false));
+    let detail = v1::ConditionNotMet { current, revision: revision.0 };
+    let message = format!("the condition does not hold: {found}, as of revision {revision}");
+    Failure::new(Code::Aborted, ErrorReason::ConditionNotMet, message)
+        .detail("holdfast.v1.ConditionNotMet", &detail)
+}
+
+fn lineage_changed(lineage: Option<Lineage>) -> Failure {
+    let message = match lineage {
+        Some(lineage) => format!("the namespace has another history: its lineage is {lineage}"),
+        None => "the namespace has another history: it does not exist".into(),
+    };
+    Failure::new(Code::FailedPrecondition, ErrorReason::LineageChanged, message)
+        .metadata("lineage", entry::lineage(lineage))
+}
+
+fn any(name: &str, message: &impl Message) -> Any {
+    Any { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
+}
