@@ -1,1 +1,58 @@
-fn main(){}
+//! `holdfastd`: arguments, configuration, bind, serve.
+
+use std::{env, fmt::Display, io, io::Write as _, process, process::ExitCode};
+
+use holdfast_server::{
+    config::{Invocation, LoadError},
+    serve::{Server, Signals, StartError, start_logging},
+};
+
+/// Measured with the store alone: 1.4 times the sets a second of glibc's, and as many gets.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Wrong usage or configuration, as against what only the start or the run shows.
+const BAD_CONFIGURATION: u8 = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let invocation = match Invocation::load(env::args_os(), env::vars_os()) {
+        Ok(invocation) => invocation,
+        Err(LoadError::Usage(usage)) => usage.exit(),
+        Err(error) => return fail(BAD_CONFIGURATION, error),
+    };
+    let config = invocation.config;
+    if invocation.print_config {
+        return finish(print(config));
+    }
+    start_logging(&config.log);
+    let server = match Server::bind(config).await {
+        Ok(server) => server,
+        Err(error @ StartError::Settings(_)) => return fail(BAD_CONFIGURATION, error),
+        Err(error) => return fail(1, error),
+    };
+    let mut signals = Signals::catch();
+    // Nobody has to read it.
+    let _ = print(format_args!("holdfastd listening on {}\n", server.local_addr()));
+    let shutdown = async move {
+        signals.next().await;
+        // Whoever sends a second one does not want to wait.
+        tokio::spawn(async move { process::exit(signals.next().await) });
+    };
+    finish(server.run(shutdown).await)
+}
+
+fn print(text: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}")?;
+    out.flush()
+}
+
+fn finish(result: Result<(), impl Display>) -> ExitCode {
+    result.map_or_else(|error| fail(1, error), |()| ExitCode::SUCCESS)
+}
+
+fn fail(status: u8, error: impl Display) -> ExitCode {
+    eprintln!("holdfastd: {error}");
+    ExitCode::from(status)
+}

@@ -1,0 +1,386 @@
+//! Puts the parts together, serves them, and stops in good order.
+
+mod auth;
+mod logging;
+mod signal;
+
+use std::{fs, future::Future, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware,
+};
+use futures::{Stream, StreamExt as _};
+use holdfast_proto::FILE_DESCRIPTOR_SET;
+use prost::Message as _;
+use prost_types::{FileDescriptorProto, FileDescriptorSet, ServiceDescriptorProto};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{Identity, ServerTlsConfig, server::TcpIncoming},
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_reflection::server as reflection;
+use uuid::Uuid;
+
+pub use logging::start_logging;
+pub use signal::Signals;
+
+use self::auth::Tokens;
+use crate::{
+    backend::{Backend, registry::Registry},
+    clock::{Clock, SystemClock},
+    config::{Config, NamespaceDefaults, Origin, Problem, Problems},
+    rpc::{self, Limits, ServerInfo},
+    store::{
+        Store, StoreOptions,
+        settings::{Setting, Settings},
+    },
+};
+
+/// How much of a stream a client may send ahead; enough for a large request to come in one go.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
+/// The same for all streams of a connection together.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Streams of one connection at a time. Above it clients wait without a word, so it is far above what they need.
+const MAX_CONCURRENT_STREAMS: u32 = 100_000;
+
+/// A silent peer is asked after this time whether it is there, and has as long again to answer.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// A server that has its port and its backend.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    transport: tonic::transport::Server,
+    routes: Routes,
+    store: Arc<Store>,
+    clock: Arc<dyn Clock>,
+    health: HealthReporter,
+    stopping: CancellationToken,
+    drain_timeout: Duration,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Settings are wrong: all that could be found.
+    #[error("{0}")]
+    Settings(Problems),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error} ({origin})")]
+    Listen {
+        /// The address as set.
+        address: String,
+        /// Where the setting comes from.
+        origin: Origin,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Why a server ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Connections are no longer accepted.
+    #[error("serving failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// Nothing would expire any more.
+    #[error("the maintenance of the store failed: {0}")]
+    Maintenance(String),
+}
+
+impl Server {
+    /// Opens the backend and the port. Calls wait until [`Server::run`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        Self::bind_with_clock(config, Arc::new(SystemClock::default())).await
+    }
+
+    /// The same with a clock of one's own, which embedded backends and all timers go by.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn bind_with_clock(
+        config: Config,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        Self::bind_with(config, &Registry::default(), clock).await
+    }
+
+    /// The same with backends of one's own.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn bind_with(
+        config: Config,
+        registry: &Registry,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        let mut problems = Vec::new();
+        let initial_settings = initial_settings(&config, &mut problems);
+        let transport = transport(&config, &mut problems);
+        let backend = open(&config, registry, &clock, &mut problems);
+        let (Some(transport), Some(backend), []) = (transport, backend, &problems[..]) else {
+            return Err(StartError::Settings(Problems(problems)));
+        };
+        let listener = TcpListener::bind(&config.listen).await;
+        let (listener, address) = listener
+            .and_then(|listener| listener.local_addr().map(|address| (listener, address)))
+            .map_err(|error| StartError::Listen {
+                address: config.listen.clone(),
+                origin: config.origins.of("listen"),
+                error,
+            })?;
+        announce(&config, address, &*backend);
+        let store = Store::new(backend, clock.clone(), StoreOptions { initial_settings });
+        let stopping = CancellationToken::new();
+        let health = HealthReporter::new();
+        let routes = routes(&config, &store, &*clock, &health, &stopping).await;
+        Ok(Self {
+            listener,
+            address,
+            transport,
+            routes,
+            store,
+            clock,
+            health,
+            stopping,
+            drain_timeout: config.shutdown.drain_timeout,
+        })
+    }
+
+    /// The address that is listened on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` resolves, and then until calls in flight have finished, watches and pipelines
+    /// have been ended with `UNAVAILABLE`, or the drain timeout is over.
+    ///
+    /// # Errors
+    /// See [`ServeError`]; none of them is due to a client.
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        let (stop, stopped) = watch::channel(false);
+        let mut maintenance = tokio::spawn(self.store.clone().maintain(stopped));
+        let stopping = self.stopping.clone();
+        let begin_drain = async move {
+            shutdown.await;
+            tracing::info!("stopping: no new connections, waiting for calls in flight");
+            end_health(self.health).await;
+            stopping.cancel();
+        };
+        let incoming = connections(self.listener, self.clock.clone());
+        let serving =
+            self.transport.clone().serve_with_incoming_shutdown(self.routes, incoming, begin_drain);
+        let overdue = async {
+            self.stopping.cancelled().await;
+            self.clock.sleep(self.drain_timeout).await;
+        };
+        let result = tokio::select! {
+            served = serving => served.map_err(ServeError::from),
+            () = overdue => {
+                tracing::warn!("some calls have not finished within the drain timeout and are cut off");
+                Ok(())
+            }
+            ended = &mut maintenance => {
+                let why = ended.err().map_or("it ended".into(), |error| error.to_string());
+                return Err(ServeError::Maintenance(why));
+            }
+        };
+        stop.send_replace(true);
+        maintenance.await.map_err(|error| ServeError::Maintenance(error.to_string()))?;
+        tracing::info!("stopped");
+        result
+    }
+}
+
+fn open(
+    config: &Config,
+    registry: &Registry,
+    clock: &Arc<dyn Clock>,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<dyn Backend>> {
+    match registry.open(&config.backend, clock.clone()) {
+        Ok(backend) => Some(backend),
+        Err(error) => {
+            problems.push(config.problem("backend", error.to_string()));
+            None
+        }
+    }
+}
+
+fn initial_settings(config: &Config, problems: &mut Vec<Problem>) -> Settings {
+    let NamespaceDefaults {
+        default_ttl_ms,
+        log_max_events,
+        log_max_age_ms,
+        log_max_bytes,
+        quota_max_keys,
+        quota_max_bytes,
+    } = config.namespace_defaults;
+    let mut settings = Settings {
+        default_ttl_ms,
+        log_max_events,
+        log_max_age_ms,
+        log_max_bytes,
+        quota_max_keys,
+        quota_max_bytes,
+    };
+    for setting in Setting::ALL {
+        let (least, greatest) = setting.bounds();
+        if let Some(value) = *settings.get_mut(setting)
+            && !(least..=greatest).contains(&value)
+        {
+            let key = format!("namespace_defaults.{}", setting.name());
+            let text = format!("{value} is not within {least} to {greatest}");
+            problems.push(config.problem(&key, text));
+        }
+    }
+    settings
+}
+
+fn transport(config: &Config, problems: &mut Vec<Problem>) -> Option<tonic::transport::Server> {
+    let transport = tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE));
+    let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) else {
+        return Some(transport);
+    };
+    let mut pem = |setting, path: &Path| {
+        let error = |error| format!("{} cannot be read: {error}", path.display());
+        let pem = fs::read(path).map_err(error);
+        pem.map_err(|text| problems.push(config.problem(setting, text))).ok()
+    };
+    let (cert_pem, key_pem) = (pem("tls.cert", cert), pem("tls.key", key));
+    let tls = ServerTlsConfig::new().identity(Identity::from_pem(cert_pem?, key_pem?));
+    match transport.tls_config(tls) {
+        Ok(transport) => Some(transport),
+        Err(error) => {
+            let why = std::error::Error::source(&error).map(ToString::to_string);
+            let why = why.unwrap_or_else(|| error.to_string());
+            let text = format!("no PEM certificate and key in it and in {}: {why}", key.display());
+            problems.push(config.problem("tls.cert", text));
+            None
+        }
+    }
+}
+
+fn announce(config: &Config, address: SocketAddr, backend: &dyn Backend) {
+    let (version, scheme) = (env!("CARGO_PKG_VERSION"), backend.scheme());
+    let survives = backend.durability();
+    tracing::info!(version, %address, backend = scheme, "starting; an acknowledged write survives {survives}");
+    if !address.ip().is_loopback() && (config.auth.tokens.is_empty() || config.tls.cert.is_none()) {
+        tracing::warn!(
+            "{address} can be reached from other machines: without tls.cert everybody on the way can read, \
+             without auth.tokens everybody can call"
+        );
+    }
+}
+
+async fn routes(
+    config: &Config,
+    store: &Arc<Store>,
+    clock: &dyn Clock,
+    health: &HealthReporter,
+    stopping: &CancellationToken,
+) -> Routes {
+    let limits = Limits {
+        max_value_bytes: config.limits.max_value_bytes,
+        max_request_bytes: config.limits.max_request_bytes,
+    };
+    let info = ServerInfo {
+        version: env!("CARGO_PKG_VERSION").into(),
+        server_id: Uuid::new_v4().to_string(),
+        started_at_ms: clock.now_ms(),
+    };
+    set_health(health, ServingStatus::Serving).await;
+    let health = tonic_health::server::HealthService::from_health_reporter(health.clone());
+    let reflection = || {
+        reflection::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    const DECODES: &str = "descriptor sets made by the build are well-formed";
+    // A client may keep asking for ever.
+    let reflection = Routes::new(reflection().build_v1().expect(DECODES))
+        .add_service(reflection().build_v1alpha().expect(DECODES))
+        .into_axum_router()
+        .reset_fallback()
+        .layer(middleware::map_request_with_state(stopping.clone(), end_input));
+    let mut router = rpc::routes(store.clone(), limits, info, stopping.clone())
+        .add_service(tonic_health::pb::health_server::HealthServer::new(health))
+        .into_axum_router()
+        .merge(reflection);
+    if let Some(tokens) = Tokens::new(&config.auth.tokens) {
+        router = router.layer(middleware::from_fn_with_state(tokens, auth::require_token));
+    }
+    Routes::from(router).prepare()
+}
+
+/// Ends what a client sends once the server is to stop: a service that answers until then ends in good order.
+async fn end_input(State(stopping): State<CancellationToken>, request: Request) -> Request {
+    request.map(|body| {
+        Body::from_stream(body.into_data_stream().take_until(stopping.cancelled_owned()))
+    })
+}
+
+/// Tells who asks about the server, or about one of its services, how it is.
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for name in health_names() {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// Tells who watches the health that nothing is served any more, and ends their streams: they would hold up the
+/// stop. A status that is cleared is the end of those who watch it, after what it was last.
+async fn end_health(mut health: HealthReporter) {
+    set_health(&health, ServingStatus::NotServing).await;
+    for name in health_names() {
+        health.clear_service_status(&name).await;
+    }
+}
+
+/// The services of Holdfast, and the empty name of the server itself.
+fn health_names() -> Vec<String> {
+    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("the build has encoded it");
+    let named = |file: &FileDescriptorProto| {
+        let name =
+            |service: &ServiceDescriptorProto| format!("{}.{}", file.package(), service.name());
+        file.service.iter().map(name).collect::<Vec<_>>()
+    };
+    std::iter::once(String::new()).chain(set.file.iter().flat_map(named)).collect()
+}
+
+/// Accepts connections. A failure, such as too many open files, is waited out: it would come again at once.
+fn connections(
+    listener: TcpListener,
+    clock: Arc<dyn Clock>,
+) -> impl Stream<Item = io::Result<TcpStream>> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    TcpIncoming::from(listener).with_nodelay(Some(true)).then(move |accepted| {
+        let clock = clock.clone();
+        async move {
+            if let Err(error) = &accepted {
+                tracing::warn!("a connection was not accepted: {error}");
+                clock.sleep(PAUSE).await;
+            }
+            accepted
+        }
+    })
+}
