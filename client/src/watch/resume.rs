@@ -1,0 +1,424 @@
+//! What a watch has delivered, and from where it goes on. No I/O and no clock: messages in, steps out.
+
+use std::collections::HashSet;
+
+use holdfast_proto::v1::{self, watch_request, watch_response::Body};
+
+use crate::{
+    Cursor, Error, Lineage, Revision,
+    error::{Cause, Failure},
+};
+
+/// Where a watch starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    Now,
+    After(u64),
+    Initial,
+}
+
+/// What the consumer is to be told.
+#[derive(Debug, PartialEq)]
+pub(super) enum Step {
+    Reset,
+    Initial(v1::Entry),
+    InitialEnd(Cursor),
+    Event(v1::Event),
+    Progress(Cursor),
+}
+
+/// The state of a watch across its connections.
+#[derive(Debug)]
+pub(super) struct Resume {
+    start: Start,
+    or_initial: bool,
+    /// Empty: not known, or the namespace does not exist yet.
+    lineage: String,
+    phase: Phase,
+    /// In the live phase: all events up to this revision have been delivered.
+    through: u64,
+    /// What has been delivered of the last revision above `through`. All revisions between have been
+    /// delivered wholly, since events come in order.
+    partial: Partial,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No connection has stood yet.
+    Unstarted,
+    /// The initial state is not complete; whether a part of it was delivered.
+    Snapshot {
+        begun: bool,
+    },
+    Live,
+}
+
+#[derive(Debug, Default)]
+struct Partial {
+    revision: u64,
+    keys: HashSet<String>,
+}
+
+impl Resume {
+    pub(super) fn new(start: Start, lineage: Option<Lineage>, or_initial: bool) -> Self {
+        Self {
+            start,
+            or_initial,
+            lineage: lineage.map(String::from).unwrap_or_default(),
+            phase: Phase::Unstarted,
+            through: 0,
+            partial: Partial::default(),
+        }
+    }
+
+    /// How to ask for what is still missing: where to start, and in which lineage.
+    pub(super) fn request(&self) -> (watch_request::Start, Option<String>) {
+        let lineage = (!self.lineage.is_empty()).then(|| self.lineage.clone());
+        match (self.phase, self.start) {
+            (Phase::Live, _) => (self.after(self.through), lineage),
+            (Phase::Unstarted, Start::After(revision)) => (self.after(revision), lineage),
+            (Phase::Unstarted, Start::Now) => {
+                (watch_request::Start::Now(watch_request::Now {}), None)
+            }
+            (Phase::Unstarted, Start::Initial) | (Phase::Snapshot { .. }, _) => {
+                let initial = watch_request::Initial {};
+                (watch_request::Start::Initial(initial), None)
+            }
+        }
+    }
+
+    /// Where the consumer could resume from, were everything delivered that was handed out.
+    pub(super) fn cursor(&self) -> Option<Cursor> {
+        (self.phase == Phase::Live).then(|| Cursor {
+            lineage: Lineage::new(self.lineage.clone()),
+            revision: Revision::new(self.through),
+        })
+    }
+
+    /// Whether the watch goes on, with a new connection, after this failure.
+    pub(super) fn survives(&self, failure: &Failure) -> bool {
+        match (failure.cause, &failure.error) {
+            (Cause::NotSent | Cause::Lost, _) => true,
+            (Cause::Answered, Error::Unavailable { .. } | Error::Overloaded { .. }) => true,
+            // A watch has no deadline: a proxy on the way has set one.
+            (Cause::Answered, Error::DeadlineExceeded) => true,
+            // Asked again with the cursor, the server answers with a fresh initial state.
+            (Cause::Answered, Error::Compacted { .. } | Error::LineageChanged { .. }) => {
+                self.or_initial && self.phase != Phase::Unstarted
+            }
+            (Cause::Answered, _) => false,
+        }
+    }
+
+    /// Takes a message and tells what is new in it.
+    pub(super) fn accept(&mut self, message: v1::WatchResponse) -> Result<Vec<Step>, Error> {
+        let before = self.cursor();
+        let mut steps = Vec::new();
+        if !message.new_lineage.is_empty() {
+            self.lineage = message.new_lineage;
+        }
+        let mut ended_initial = false;
+        match message.body {
+            Some(Body::Created(created)) => self.created(created, &mut steps)?,
+            Some(Body::Initial(initial)) => {
+                if !matches!(self.phase, Phase::Snapshot { .. }) {
+                    return Err(Error::protocol("a watch got an initial state it did not expect"));
+                }
+                self.phase = Phase::Snapshot { begun: true };
+                steps.extend(initial.entries.into_iter().map(Step::Initial));
+                if initial.end {
+                    ended_initial = true;
+                    self.phase = Phase::Live;
+                    self.rise_to(message.revision);
+                }
+            }
+            Some(Body::Events(events)) => {
+                if self.phase != Phase::Live {
+                    return Err(Error::protocol("a watch got events before it was ready for them"));
+                }
+                let fresh = events.events.into_iter().filter(|event| self.is_new(event));
+                steps.extend(fresh.map(Step::Event).collect::<Vec<_>>());
+            }
+            Some(Body::Progress(_)) => {}
+            // A message of a newer server that says nothing this client knows.
+            None => {}
+        }
+        if self.phase == Phase::Live {
+            self.rise_to(message.complete_through);
+        }
+        match self.cursor() {
+            Some(cursor) if ended_initial => steps.push(Step::InitialEnd(cursor)),
+            Some(cursor) if before.as_ref().is_some_and(|before| *before != cursor) => {
+                steps.push(Step::Progress(cursor));
+            }
+            _ => {}
+        }
+        Ok(steps)
+    }
+
+    fn created(
+        &mut self,
+        created: v1::watch_response::Created,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), Error> {
+        let from_scratch = created.reset
+            || matches!(self.phase, Phase::Snapshot { .. })
+            || (self.phase, self.start) == (Phase::Unstarted, Start::Initial);
+        if from_scratch {
+            if created.reset || self.phase == (Phase::Snapshot { begun: true }) {
+                steps.push(Step::Reset);
+            }
+            self.phase = Phase::Snapshot { begun: false };
+            self.lineage = created.lineage;
+            self.through = 0;
+            self.partial = Partial::default();
+            return Ok(());
+        }
+        if self.lineage.is_empty() {
+            self.lineage = created.lineage;
+        } else if self.lineage != created.lineage {
+            return Err(Error::LineageChanged {
+                lineage: Lineage::new(created.lineage),
+                valid_through: None,
+            });
+        }
+        if let (Phase::Unstarted, Start::After(revision)) = (self.phase, self.start) {
+            self.through = revision;
+        }
+        self.phase = Phase::Live;
+        self.rise_to(created.revision);
+        Ok(())
+    }
+
+    /// Whether an event has not been delivered yet, and from now on has been.
+    fn is_new(&mut self, event: &v1::Event) -> bool {
+        if event.revision <= self.through || event.revision < self.partial.revision {
+            return false;
+        }
+        if event.revision > self.partial.revision {
+            self.partial = Partial { revision: event.revision, keys: HashSet::new() };
+        }
+        self.partial.keys.insert(event.key.clone())
+    }
+
+    fn rise_to(&mut self, revision: u64) {
+        self.through = self.through.max(revision);
+        if self.through >= self.partial.revision {
+            self.partial = Partial::default();
+        }
+    }
+
+    fn after(&self, revision: u64) -> watch_request::Start {
+        watch_request::Start::AfterRevision(watch_request::AfterRevision {
+            revision,
+            or_initial: self.or_initial,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use v1::watch_response::{Created, Events, Initial, Progress};
+
+    fn message(revision: u64, complete_through: u64, body: Body) -> v1::WatchResponse {
+        v1::WatchResponse { revision, complete_through, body: Some(body), ..Default::default() }
+    }
+
+    fn created(lineage: &str, revision: u64, reset: bool) -> v1::WatchResponse {
+        let body = Body::Created(Created {
+            lineage: lineage.to_owned(),
+            revision,
+            compacted_revision: 0,
+            reset,
+        });
+        message(revision, 0, body)
+    }
+
+    fn event(key: &str, revision: u64) -> v1::Event {
+        v1::Event { key: key.to_owned(), revision, ..Default::default() }
+    }
+
+    fn events(complete_through: u64, events: &[(&str, u64)]) -> v1::WatchResponse {
+        let events: Vec<_> = events.iter().map(|(key, at)| event(key, *at)).collect();
+        let last = events.last().map_or(0, |event| event.revision);
+        message(last, complete_through, Body::Events(Events { events }))
+    }
+
+    fn initial(key: &str, revision: u64, end: bool) -> v1::WatchResponse {
+        let entries = vec![entry(key)];
+        let complete_through = if end { revision } else { 0 };
+        message(revision, complete_through, Body::Initial(Initial { entries, end }))
+    }
+
+    fn entry(key: &str) -> v1::Entry {
+        v1::Entry { key: key.to_owned(), ..Default::default() }
+    }
+
+    fn cursor(revision: u64) -> Cursor {
+        Cursor { lineage: Lineage::from("l"), revision: Revision::new(revision) }
+    }
+
+    fn accept(resume: &mut Resume, message: v1::WatchResponse) -> Vec<Step> {
+        resume.accept(message).expect("a message that makes sense")
+    }
+
+    fn live(revision: u64) -> Resume {
+        let mut resume = Resume::new(Start::Now, None, false);
+        assert_eq!(accept(&mut resume, created("l", revision, false)), []);
+        resume
+    }
+
+    fn resumes_after(resume: &Resume, revision: u64) -> bool {
+        use watch_request::Start::AfterRevision;
+        let (start, lineage) = resume.request();
+        matches!(start, AfterRevision(after) if after.revision == revision)
+            && lineage.as_deref() == Some("l")
+    }
+
+    fn asks_for_initial(resume: &Resume) -> bool {
+        let (start, lineage) = resume.request();
+        matches!(start, watch_request::Start::Initial(_)) && lineage.is_none()
+    }
+
+    fn answered(error: Error) -> Failure {
+        Failure { error, cause: Cause::Answered }
+    }
+
+    #[test]
+    fn a_watch_from_now_resumes_where_it_stood() {
+        let resume = live(5);
+        assert_eq!(resume.cursor(), Some(cursor(5)));
+        assert!(resumes_after(&resume, 5));
+    }
+
+    #[test]
+    fn what_was_delivered_of_a_revision_is_not_delivered_again() {
+        let mut resume = live(5);
+        assert_eq!(
+            accept(&mut resume, events(6, &[("a", 6), ("a", 7), ("b", 7)])),
+            [
+                Step::Event(event("a", 6)),
+                Step::Event(event("a", 7)),
+                Step::Event(event("b", 7)),
+                Step::Progress(cursor(6)),
+            ]
+        );
+        assert!(resumes_after(&resume, 6));
+        assert_eq!(accept(&mut resume, created("l", 6, false)), []);
+        assert_eq!(
+            accept(&mut resume, events(8, &[("a", 7), ("b", 7), ("c", 7), ("a", 8)])),
+            [Step::Event(event("c", 7)), Step::Event(event("a", 8)), Step::Progress(cursor(8)),]
+        );
+    }
+
+    #[test]
+    fn revisions_before_a_partial_one_are_wholly_delivered() {
+        let mut resume = live(5);
+        accept(&mut resume, events(0, &[("a", 6), ("a", 7)]));
+        assert!(resumes_after(&resume, 5));
+        accept(&mut resume, created("l", 5, false));
+        assert_eq!(
+            accept(&mut resume, events(7, &[("a", 6), ("a", 7), ("b", 7)])),
+            [Step::Event(event("b", 7)), Step::Progress(cursor(7))]
+        );
+    }
+
+    #[test]
+    fn a_broken_initial_state_starts_again_and_says_so() {
+        let mut resume = Resume::new(Start::Initial, None, false);
+        assert!(asks_for_initial(&resume));
+        assert_eq!(accept(&mut resume, created("l", 5, false)), []);
+        assert_eq!(accept(&mut resume, initial("a", 5, false)), [Step::Initial(entry("a"))]);
+        assert_eq!(resume.cursor(), None);
+        assert!(asks_for_initial(&resume));
+        assert_eq!(accept(&mut resume, created("l", 9, false)), [Step::Reset]);
+        assert_eq!(
+            accept(&mut resume, initial("a", 9, true)),
+            [Step::Initial(entry("a")), Step::InitialEnd(cursor(9))]
+        );
+        assert!(resumes_after(&resume, 9));
+    }
+
+    #[test]
+    fn an_initial_state_of_which_nothing_came_needs_no_reset() {
+        let mut resume = Resume::new(Start::Initial, None, false);
+        accept(&mut resume, created("l", 5, false));
+        assert_eq!(accept(&mut resume, created("l", 6, false)), []);
+    }
+
+    #[test]
+    fn a_reset_by_the_server_forgets_everything() {
+        let lineage = Some(Lineage::from("old"));
+        let mut resume = Resume::new(Start::After(90), lineage, true);
+        assert_eq!(accept(&mut resume, created("l", 5, true)), [Step::Reset]);
+        assert!(asks_for_initial(&resume));
+        assert_eq!(
+            accept(&mut resume, initial("a", 5, true)),
+            [Step::Initial(entry("a")), Step::InitialEnd(cursor(5))]
+        );
+        assert_eq!(
+            accept(&mut resume, events(6, &[("a", 6)])),
+            [Step::Event(event("a", 6)), Step::Progress(cursor(6))]
+        );
+    }
+
+    #[test]
+    fn lost_history_ends_the_watch_unless_it_may_start_again() {
+        let lost = || Error::Compacted { oldest: Revision::new(50) };
+        let changed = || Error::LineageChanged { lineage: Lineage::default(), valid_through: None };
+        let mut resume = live(5);
+        assert!(!resume.survives(&answered(lost())));
+        assert!(!resume.survives(&answered(changed())));
+        resume.or_initial = true;
+        assert!(resume.survives(&answered(lost())));
+        assert!(resume.survives(&answered(changed())));
+        assert!(!resume.survives(&answered(Error::PermissionDenied { message: String::new() })));
+    }
+
+    #[test]
+    fn a_deadline_of_somebody_on_the_way_does_not_end_the_watch() {
+        assert!(live(5).survives(&answered(Error::DeadlineExceeded)));
+    }
+
+    #[test]
+    fn another_lineage_without_a_reset_is_an_error() {
+        let mut resume = live(5);
+        assert!(matches!(
+            resume.accept(created("other", 5, false)),
+            Err(Error::LineageChanged { lineage, .. }) if lineage.as_str() == "other"
+        ));
+    }
+
+    #[test]
+    fn a_namespace_that_comes_into_being_gives_the_cursor_its_lineage() {
+        let mut resume = Resume::new(Start::Now, None, false);
+        accept(&mut resume, created("", 0, false));
+        let (start, lineage) = resume.request();
+        assert!(matches!(start, watch_request::Start::AfterRevision(after) if after.revision == 0));
+        assert_eq!(lineage, None);
+        let mut first = events(1, &[("a", 1)]);
+        first.new_lineage = "l".to_owned();
+        assert_eq!(
+            accept(&mut resume, first),
+            [Step::Event(event("a", 1)), Step::Progress(cursor(1))]
+        );
+        assert!(resumes_after(&resume, 1));
+    }
+
+    #[test]
+    fn progress_raises_the_cursor_and_repeats_nothing() {
+        let mut resume = live(5);
+        let progress = || message(9, 9, Body::Progress(Progress {}));
+        assert_eq!(accept(&mut resume, progress()), [Step::Progress(cursor(9))]);
+        assert_eq!(accept(&mut resume, progress()), []);
+    }
+
+    #[test]
+    fn a_clear_and_its_repetition_are_one() {
+        let mut resume = live(5);
+        assert_eq!(accept(&mut resume, events(5, &[("", 6)])), [Step::Event(event("", 6))]);
+        accept(&mut resume, created("l", 5, false));
+        assert_eq!(accept(&mut resume, events(6, &[("", 6)])), [Step::Progress(cursor(6))]);
+    }
+}
