@@ -1,1 +1,117 @@
-fn main(){}
+//! `holdfast`, the command line of Holdfast.
+//!
+//! The modules in reading order: what can be said (`args`, `parse`), what is printed (`output`, `shape`),
+//! what goes wrong (`failure`), and the commands, one module a group.
+
+mod args;
+mod parse;
+
+mod failure;
+mod output;
+mod shape;
+
+mod batch;
+mod keys;
+mod namespaces;
+mod ranges;
+mod server;
+mod txn;
+mod watch;
+mod write;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use holdfast_client::{Client, Namespace, Raw, Tls};
+
+use args::{Cli, Command};
+use failure::{Failure, Report};
+use output::Output;
+
+/// What a command comes to when nothing goes wrong; the status of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Done: status 0.
+    Yes,
+    /// A key is missing, a condition does not hold: status 1.
+    No,
+}
+
+impl Verdict {
+    fn of(yes: bool) -> Self {
+        if yes { Verdict::Yes } else { Verdict::No }
+    }
+}
+
+/// What every command works with.
+struct Session {
+    client: Client,
+    /// Values are bytes of any content type; unless told, the command line does not say what they are.
+    namespace: Namespace<Raw>,
+    out: Output,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let report = Report::new(&cli);
+    match run(cli).await {
+        Ok(Verdict::Yes) => ExitCode::SUCCESS,
+        Ok(Verdict::No) => ExitCode::from(1),
+        // The reader has had enough: `holdfast list | head`.
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            report.print(&failure);
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<Verdict, Failure> {
+    let client = connect(&cli)?;
+    let mut session = Session {
+        namespace: client.namespace(&cli.globals.namespace).with_codec(Raw::with_content_type("")),
+        client,
+        out: Output::new(cli.globals.output),
+    };
+    let verdict = dispatch(&mut session, cli.command).await?;
+    session.out.flush()?;
+    Ok(verdict)
+}
+
+fn connect(cli: &Cli) -> Result<Client, Failure> {
+    let mut builder = Client::builder(&cli.globals.addr)
+        .connect_timeout(cli.globals.timeout)
+        .timeout(cli.globals.timeout);
+    // An empty variable says nothing.
+    if let Some(file) = cli.globals.ca.as_deref().filter(|file| !file.is_empty()) {
+        builder = builder.tls(Tls::new().ca_certificate(parse::file(file)?));
+    }
+    if let Some(token) = args::token()? {
+        builder = builder.token(token);
+    }
+    Ok(builder.connect_lazy()?)
+}
+
+async fn dispatch(session: &mut Session, command: Command) -> Result<Verdict, Failure> {
+    match command {
+        Command::Get(args) => keys::get(session, args).await,
+        Command::Set(args) => write::set(session, args).await,
+        Command::Del(args) => write::del(session, args).await,
+        Command::Exists(args) => keys::exists(session, args).await,
+        Command::Ttl(args) => keys::ttl(session, args).await,
+        Command::Expire(args) => keys::expire(session, args).await,
+        Command::Incr(args) => keys::incr(session, args).await,
+        Command::List(args) => ranges::list(session, args).await,
+        Command::Count(args) => ranges::count(session, args).await,
+        Command::History(args) => ranges::history(session, args).await,
+        Command::Mget(args) => batch::mget(session, args).await,
+        Command::Mset(args) => batch::mset(session, args).await,
+        Command::Txn(args) => txn::txn(session, args).await,
+        Command::Watch(args) => watch::watch(session, args).await,
+        Command::Ns(command) => namespaces::ns(session, command).await,
+        Command::Stats => server::stats(session).await,
+        Command::Compact(args) => server::compact(session, args).await,
+        Command::Info => server::info(session).await,
+    }
+}

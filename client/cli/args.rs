@@ -1,0 +1,145 @@
+//! What can be said on the command line; the arguments of a command stand beside it in its module.
+
+use std::{env, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{batch, failure::Failure, keys, namespaces, parse, ranges, server, txn, watch, write};
+
+/// Reads, writes and watches the state that a Holdfast server keeps.
+#[derive(Parser)]
+#[command(
+    name = "holdfast",
+    version,
+    max_term_width = 100,
+    after_help = HELP
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const HELP: &str = "\
+Exit status:
+  0  done
+  1  the answer is no: a key is missing, a condition or compare does not hold
+  2  wrong usage, or the server refuses the request as it is
+  3  any other error; nobody answers, for example
+
+Output:
+  text is for people: control characters, line breaks and what is not UTF-8 appear as \\n, \\x1b, \\xff …
+  (but `get` prints the bytes as they are). json prints one object a line: a value is `value` if it is
+  UTF-8, else `value_base64`; revisions are numbers, times milliseconds since 1970. Errors go to standard
+  error, with -o json as an object too, but for arguments that cannot be read.
+
+Environment:
+  HOLDFAST_ADDR       the address, unless --addr is given
+  HOLDFAST_NAMESPACE  the namespace, unless -n is given
+  HOLDFAST_TOKEN      the token to show to the server
+  HOLDFAST_CA         the certificates to trust, unless --ca is given
+
+Durations are written 500ms, 30s, 5m, 2h, 7d, or \"1h 30m\". Write -- before a key or value that begins
+with a dash.";
+
+/// What can be said beside every command.
+#[derive(Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// The server's address; https:// for TLS
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "HOLDFAST_ADDR",
+        hide_env = true,
+        default_value = "http://127.0.0.1:4653"
+    )]
+    pub addr: String,
+    /// A PEM file with the certificates to trust instead of the system's; TLS is used then
+    #[arg(long, global = true, value_name = "FILE", env = "HOLDFAST_CA", hide_env = true)]
+    pub ca: Option<String>,
+    /// The namespace to work in
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "HOLDFAST_NAMESPACE",
+        hide_env = true,
+        default_value = "default"
+    )]
+    pub namespace: String,
+    /// How to print: for people, or one JSON object a line
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
+    pub output: Format,
+    /// How long a call may take
+    #[arg(
+        long,
+        global = true,
+        value_name = "DURATION",
+        value_parser = parse::duration,
+        default_value = "5s"
+    )]
+    pub timeout: Duration,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Print a value
+    Get(keys::GetArgs),
+    /// Write a value
+    Set(write::SetArgs),
+    /// Delete keys: all or none, in one revision
+    Del(write::DelArgs),
+    /// Tell whether a key exists
+    Exists(keys::KeyArgs),
+    /// Tell how long a key has to live
+    Ttl(keys::KeyArgs),
+    /// Change when a key ends
+    Expire(keys::ExpireArgs),
+    /// Add to a number and print the new one
+    Incr(keys::IncrArgs),
+    /// List entries in the order of their keys
+    List(ranges::ListArgs),
+    /// Count keys
+    Count(ranges::CountArgs),
+    /// Print the changes of a key that are still held, newest first
+    History(ranges::HistoryArgs),
+    /// Print several values, all as of one revision
+    Mget(batch::MgetArgs),
+    /// Write several values: all or none, in one revision
+    Mset(batch::MsetArgs),
+    /// Compare, then act, as one atomic step
+    #[command(after_help = txn::HELP)]
+    Txn(txn::TxnArgs),
+    /// Follow changes, expiry included, until Ctrl-C
+    #[command(after_help = watch::HELP)]
+    Watch(watch::WatchArgs),
+    /// Namespaces and their settings
+    #[command(subcommand)]
+    Ns(namespaces::NsCommand),
+    /// Print what the server has done since it started
+    Stats,
+    /// Forget history up to a revision
+    Compact(server::CompactArgs),
+    /// Print what the server is
+    Info,
+}
+
+/// The token of the environment: not an argument, for everybody on the machine can see those.
+pub fn token() -> Result<Option<String>, Failure> {
+    match env::var("HOLDFAST_TOKEN") {
+        Ok(token) if token.is_empty() => Ok(None),
+        Ok(token) => Ok(Some(token)),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(env::VarError::NotUnicode(_)) => Err(Failure::usage("HOLDFAST_TOKEN is not UTF-8")),
+    }
+}
