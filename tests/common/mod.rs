@@ -1,0 +1,23 @@
+//! What the suites share: servers to test, and the one place that touches the raw API.
+#![allow(dead_code, reason = "each suite uses its part of this")]
+
+pub mod backends;
+pub mod build;
+pub mod call;
+pub mod failure;
+pub mod namespace;
+pub mod pipe;
+pub mod watcher;
+
+use std::sync::LazyLock;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// Runs the servers and the cases of a suite.
+pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("a runtime can be made")
+});

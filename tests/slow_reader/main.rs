@@ -1,0 +1,151 @@
+//! A watcher that does not read while a million events pass: it costs bounded memory, holds up nobody, and
+//! afterwards gets everything exactly once, or is told what it cannot have.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::{fs, process::ExitCode};
+
+use futures::future::BoxFuture;
+use holdfast_proto::v1::{pipeline_answer::Result as Outcome, pipeline_call::Operation as Op, *};
+use libtest_mimic::{Arguments, Trial};
+
+use common::{
+    RUNTIME,
+    backends::{BACKENDS, TestServer},
+    build::{all, batch_set, item, key, update, watch},
+    namespace::Namespace,
+};
+
+const EVENTS: u64 = 1_000_000;
+const PER_REVISION: u64 = 1_000;
+
+/// Much less than a million events take, much more than the rest of a busy server.
+const SMALL_GROWTH: u64 = 256 << 20;
+/// What the log of the other case may take, with all that belongs to its events.
+const LARGE_GROWTH: u64 = 1 << 30;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Memory is measured: one at a time, the small one first.
+    arguments.test_threads = Some(1);
+    type Case = (&'static str, fn(Namespace, Namespace) -> BoxFuture<'static, ()>);
+    let cases: [Case; 2] = [
+        ("a_slow_reader_outside_the_log_is_told_so", |ns, slow| Box::pin(outside(ns, slow))),
+        ("a_slow_reader_inside_the_log_gets_everything_once", |ns, slow| {
+            Box::pin(inside(ns, slow))
+        }),
+    ];
+    let mut trials = Vec::new();
+    for backend in BACKENDS {
+        for (name, run) in cases {
+            let test = move || {
+                let server = TestServer::start(backend);
+                let server = server.ok_or("the backend is not on this machine")?;
+                let namespace = Namespace::fresh(&server, name);
+                let reader = Namespace { channel: server.connect(), ..namespace.clone() };
+                RUNTIME.block_on(run(namespace, reader));
+                Ok(())
+            };
+            trials.push(Trial::test(format!("{}::{name}", backend.name), test));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+async fn outside(ns: Namespace, reader: Namespace) {
+    ns.ok(update(NamespaceSettings {
+        log_max_events: Some(1_000),
+        log_max_bytes: Some(1 << 20),
+        ..Default::default()
+    }))
+    .await;
+    let mut slow = reader.watching(slow_watch()).await;
+    let before = memory();
+    let last = write_a_million(&ns).await;
+    assert_growth(before, SMALL_GROWTH);
+    // What was on its way may still come, in order; then the log no longer holds what is next.
+    let failure = slow.end().await.expect(ErrorReason::Compacted);
+    let oldest = failure.number("oldest_revision");
+    assert!(oldest > slow.complete_through && oldest <= last);
+    // Who asks for a fresh start gets one.
+    let again =
+        WatchRequest { start: common::build::after(slow.complete_through, true), ..slow_watch() };
+    let mut again = reader.watching(again).await;
+    assert!(again.created.reset);
+    assert_eq!(again.initial().await.1, last);
+}
+
+async fn inside(ns: Namespace, reader: Namespace) {
+    ns.ok(update(NamespaceSettings {
+        log_max_events: Some(EVENTS + 1),
+        log_max_bytes: Some(1 << 30),
+        ..Default::default()
+    }))
+    .await;
+    let mut slow = reader.watching(slow_watch()).await;
+    let first = slow.created.revision + 1;
+    let before = memory();
+    // One who keeps up is not held up: the writer ends, and so does this reader.
+    let mut prompt = ns.watching(watch(key("k00000"))).await;
+    let its_events = (EVENTS / PER_REVISION / 10) as usize;
+    let (last, seen) = futures::join!(write_a_million(&ns), prompt.events(its_events));
+    assert_eq!(seen.len(), its_events);
+    assert_growth(before, LARGE_GROWTH);
+    // The watcher itself checks that nothing comes twice or out of order; so the number says it all.
+    let mut seen = 0;
+    while slow.complete_through < last {
+        let message = slow.next().await.expect("the watch lives");
+        if let Some(watch_response::Body::Events(events)) = message.body {
+            seen += events.events.len() as u64;
+        }
+    }
+    assert_eq!(seen, EVENTS);
+    assert_eq!(last - first + 1, EVENTS / PER_REVISION);
+}
+
+fn slow_watch() -> WatchRequest {
+    WatchRequest { progress_interval_ms: None, ..watch(all()) }
+}
+
+/// Writes on a connection of its own; the last revision.
+async fn write_a_million(ns: &Namespace) -> u64 {
+    const WINDOW: u64 = 8;
+    let mut pipe = ns.pipe().await;
+    let mut last = 0;
+    for message in 0..EVENTS / PER_REVISION {
+        let first_key = message % 10 * PER_REVISION;
+        let names: Vec<String> =
+            (first_key..first_key + PER_REVISION).map(|number| format!("k{number:05}")).collect();
+        let value = format!("{message:0100}");
+        pipe.send([Op::BatchSet(batch_set(names.iter().map(|name| item(name, &value))))]);
+        if message >= WINDOW {
+            last = next_revision(&mut pipe).await.max(last);
+        }
+    }
+    for _ in 0..WINDOW {
+        last = next_revision(&mut pipe).await.max(last);
+    }
+    last
+}
+
+async fn next_revision(pipe: &mut common::pipe::Pipe) -> u64 {
+    let answer = pipe.next().await.expect("lives").expect("goes on");
+    match answer.result {
+        Some(Outcome::BatchSet(answer)) => answer.revision,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Bytes of memory this process has, its server included; 0 where that cannot be had.
+fn memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+fn assert_growth(before: u64, bound: u64) {
+    let growth = memory().saturating_sub(before);
+    assert!(growth < bound, "{} MiB more than before", growth >> 20);
+}
