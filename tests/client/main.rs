@@ -1,0 +1,14 @@
+//! The typed client, the command line and the tour of the README against a real server.
+
+mod fixture;
+mod program;
+mod proxy;
+
+mod cli_keys;
+mod cli_namespaces;
+mod cli_ranges;
+mod cli_txn;
+mod cli_watch;
+mod tour;
+mod typed;
+mod typed_watch;
