@@ -1,0 +1,37 @@
+//! The benchmark program: `cargo bench` runs all of it, `cargo bench -- heart` a part.
+//!
+//! Machines are noisy: every figure stands beside a bare baseline measured in the same run, with their ratio.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
+mod echo;
+mod server;
+
+mod expiry;
+mod heart;
+mod scan;
+mod unary;
+
+/// The server's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Each part with its name.
+const PARTS: [(&str, fn()); 4] =
+    [("heart", heart::run), ("unary", unary::run), ("expiry", expiry::run), ("scan", scan::run)];
+
+fn main() {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let known = |name: &String| PARTS.iter().any(|(part, _)| part == name);
+    if let Some(unknown) = asked.iter().find(|name| !known(name)) {
+        let parts = PARTS.map(|(part, _)| part).join(", ");
+        println!("there is no part `{unknown}`; there are: {parts}");
+        std::process::exit(2);
+    }
+    for (name, run) in PARTS {
+        if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+            println!("== {name}");
+            run();
+        }
+    }
+}
