@@ -5,12 +5,13 @@ use std::fmt;
 use bytes::Bytes;
 use clap::Args;
 use futures::StreamExt as _;
-use holdfast_client::{Codec, List, Revision};
+use holdfast_client::{Codec, Entry, List, Revision};
 use serde::Serialize;
 
 use crate::{
     Session, Verdict,
     failure::Failure,
+    output::Output,
     parse::SelectorArgs,
     shape::{EntryShape, EventShape, key_and_value, printable},
 };
@@ -43,49 +44,37 @@ pub async fn list(session: &mut Session, args: ListArgs) -> Result<Verdict, Fail
     }
     let selector = args.which.selector();
     if args.keys {
-        list_keys(session, session.namespace.list_keys(selector), &args).await
+        let list = session.namespace.list_keys(selector);
+        print_all(session, list, &args, |out, entry| match out.is_json() {
+            true => out.json(&EntryShape::without_value(&entry.metadata)),
+            false => out.line(&printable(entry.metadata.key.as_bytes())),
+        })
+        .await
     } else {
-        list_values(session, session.namespace.list(selector), &args).await
+        let list = session.namespace.list(selector);
+        print_all(session, list, &args, |out, entry: &Entry<Bytes>| match out.is_json() {
+            true => out.json(&EntryShape::new(entry)),
+            false => out.line(&key_and_value(entry)),
+        })
+        .await
     }
 }
 
-async fn list_values<C: Codec>(
+async fn print_all<C: Codec, T: 'static, E>(
     session: &mut Session,
-    list: List<C, Bytes>,
+    list: List<C, T>,
     args: &ListArgs,
-) -> Result<Verdict, Failure> {
+    print: impl Fn(&mut Output, &Entry<T>) -> Result<(), E>,
+) -> Result<Verdict, Failure>
+where
+    Failure: From<E>,
+{
     let mut entries = refine(list, args).stream();
     let mut left = args.limit.unwrap_or(u64::MAX);
     while left > 0
         && let Some(entry) = entries.next().await
     {
-        let entry = entry?;
-        if session.out.is_json() {
-            session.out.json(&EntryShape::new(&entry))?;
-        } else {
-            session.out.line(&key_and_value(&entry))?;
-        }
-        left -= 1;
-    }
-    Ok(Verdict::Yes)
-}
-
-async fn list_keys<C: Codec>(
-    session: &mut Session,
-    list: List<C, ()>,
-    args: &ListArgs,
-) -> Result<Verdict, Failure> {
-    let mut entries = refine(list, args).stream();
-    let mut left = args.limit.unwrap_or(u64::MAX);
-    while left > 0
-        && let Some(entry) = entries.next().await
-    {
-        let metadata = entry?.metadata;
-        if session.out.is_json() {
-            session.out.json(&EntryShape::without_value(&metadata))?;
-        } else {
-            session.out.line(&printable(metadata.key.as_bytes()))?;
-        }
+        print(&mut session.out, &entry?)?;
         left -= 1;
     }
     Ok(Verdict::Yes)
