@@ -40,22 +40,12 @@ pub(super) struct Slot {
 
 impl Space {
     pub fn get(&self, key: &Key) -> Option<&Slot> {
-        let hash = self.hasher.hash_one(key);
-        let place =
-            self.table.find(hash, |place| self.slots[*place as usize].newest.key == *key)?;
-        self.slots.get(*place as usize)
+        self.find(self.hasher.hash_one(key), key).map(|place| &self.slots[place as usize])
     }
 
     /// A moment at or before the earliest deadline.
     pub fn next_deadline_ms(&self) -> Option<i64> {
         self.deadlines.first().map(|(at_ms, _)| *at_ms)
-    }
-
-    fn get_mut(&mut self, key: &Key) -> Option<&mut Slot> {
-        let hash = self.hasher.hash_one(key);
-        let place =
-            self.table.find(hash, |place| self.slots[*place as usize].newest.key == *key)?;
-        self.slots.get_mut(*place as usize)
     }
 
     /// Looks at up to `limit` keys in order; answers their newest changes and the range that is left.
@@ -93,8 +83,7 @@ impl Space {
         change: impl FnOnce(Key, Option<Arc<Change>>) -> Arc<Change>,
     ) -> (Arc<Change>, u64) {
         let hash = self.hasher.hash_one(&key);
-        let place = self.table.find(hash, |place| self.slots[*place as usize].newest.key == key);
-        match place.copied() {
+        match self.find(hash, &key) {
             None => {
                 let newest = change(key.clone(), None);
                 let mut slot = Slot { newest: newest.clone(), indexed_at_ms: None };
@@ -114,6 +103,12 @@ impl Space {
                 (newest, gone)
             }
         }
+    }
+
+    /// The place of the slot of a key with this hash.
+    fn find(&self, hash: u64, key: &Key) -> Option<u32> {
+        let is_it = |place: &u32| self.slots[*place as usize].newest.key == *key;
+        self.table.find(hash, is_it).copied()
     }
 
     fn insert(&mut self, hash: u64, key: Key, slot: Slot) {
@@ -140,13 +135,11 @@ impl Space {
                 _ => moved.push(key.clone()),
             }
         }
-        let mut deadlines = std::mem::take(&mut self.deadlines);
         for key in moved {
-            if let Some(slot) = self.get_mut(&key) {
-                slot.reindex(&mut deadlines);
+            if let Some(place) = self.find(self.hasher.hash_one(&key), &key) {
+                self.slots[place as usize].reindex(&mut self.deadlines);
             }
         }
-        self.deadlines = deadlines;
         due
     }
 
