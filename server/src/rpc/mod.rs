@@ -30,11 +30,7 @@ use holdfast_proto::v1::{
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::store::Store;
-
-/// About the largest answer: 4 MiB are what clients of other languages receive, less some room for what
-/// surrounds the entries.
-const MESSAGE_BYTES: usize = (4 << 20) - (64 << 10);
+use crate::store::{Store, command::MAX_ANSWER_BYTES as MESSAGE_BYTES};
 
 /// What requests may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

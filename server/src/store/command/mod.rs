@@ -12,7 +12,9 @@ use bytes::Bytes;
 
 pub use kv::{Condition, Delete, DeleteRange, Expiry, Increment, Set, SetTtl};
 pub use settings::UpdateSettings;
-pub use transaction::{Compare, Comparison, List, Operand, Operation, OperationReply, Transaction};
+pub use transaction::{
+    Compare, Comparison, List, MAX_ANSWER_BYTES, Operand, Operation, OperationReply, Transaction,
+};
 
 use super::{
     error::Refusal,

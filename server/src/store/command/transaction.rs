@@ -15,8 +15,9 @@ use crate::{
     },
 };
 
-/// About the most bytes that the entries in an answer have: 4 MiB are what clients receive, less some room.
-const MAX_ANSWER_BYTES: usize = (4 << 20) - (64 << 10);
+/// About the most bytes that an answer has: 4 MiB are what clients of other languages receive, less some room for
+/// what surrounds the entries.
+pub const MAX_ANSWER_BYTES: usize = (4 << 20) - (64 << 10);
 
 /// How to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
