@@ -99,6 +99,16 @@ pub enum WriteOp {
     SetUnlogged(Draft),
 }
 
+impl WriteOp {
+    /// The entry it leaves; none after a removal.
+    pub fn draft(&self) -> Option<&Draft> {
+        match self {
+            Self::Set(draft) | Self::SetDeadline(draft) | Self::SetUnlogged(draft) => Some(draft),
+            Self::Remove(_) => None,
+        }
+    }
+}
+
 /// One write; a group has at most one for a key.
 #[derive(Clone, Debug)]
 pub struct Write {

@@ -177,8 +177,8 @@ impl Store {
         if !matches!(error, StoreError::Backend(Compacted { .. } | Future { .. })) {
             return error;
         }
-        let now = self.backend.read(namespace, &[], None).await;
-        let changed = now.ok().and_then(|now| check_lineage(now.tip.lineage, cursor.lineage).err());
+        let now = self.tip(namespace).await;
+        let changed = now.ok().and_then(|now| check_lineage(now.lineage, cursor.lineage).err());
         changed.unwrap_or(error)
     }
 

@@ -37,7 +37,7 @@ impl Store {
         while self.backend.trim(name, &Retain::After(through), STEP).await?.more {
             tokio::task::yield_now().await;
         }
-        Ok(self.backend.read(name, &[], None).await?.tip)
+        Ok(self.tip(name).await?)
     }
 
     /// Forgets about `limit` changes that the settings do not hold; answers whether there are more.

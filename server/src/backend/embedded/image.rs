@@ -222,7 +222,7 @@ impl Image {
             }
         }
         for (key, op) in written {
-            if let WriteOp::Set(draft) | WriteOp::SetDeadline(draft) = op {
+            if let Some(draft) = op.draft() {
                 added.keys += 1;
                 added.bytes += entry_bytes(key, &draft.content_type, &draft.value);
             }

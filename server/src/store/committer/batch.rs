@@ -77,7 +77,7 @@ impl Store {
             };
             let (what, size, limit) = over;
             let refusal = Refusal::TooLarge { what, size: size as u64, limit: limit as u64 };
-            let revision = self.tip(namespace).await?.revision;
+            let revision = self.tip(&namespace.name).await?.revision;
             return Err(StoreError::Refused { refusal, revision });
         }
         Ok((at.unwrap_or_default(), ranges))

@@ -198,15 +198,18 @@ impl Store {
         Err(StoreError::Contended { attempts: MAX_ATTEMPTS })
     }
 
-    async fn committed(&self, namespace: &Namespace, settings: &Settings, committed: &Committed) {
+    /// Notes what a commit has left to expire and to forget.
+    fn note_commit(&self, namespace: &Namespace, committed: &Committed) {
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         if let Some(deadline_ms) = committed.next_deadline_ms {
             self.deadlines.note(namespace, deadline_ms);
         }
-        {
-            let mut log = namespace.log.lock();
-            *log = (log.0 + 1, committed.log);
-        }
+        let mut log = namespace.log.lock();
+        *log = (log.0 + 1, committed.log);
+    }
+
+    async fn committed(&self, namespace: &Namespace, settings: &Settings, committed: &Committed) {
+        self.note_commit(namespace, committed);
         if settings.is_log_over(committed.log, committed.time_ms) {
             let limit = 2 * committed.stamps.len() + 64;
             let trimmed = self.trim(namespace, settings, committed.time_ms, limit).await;
@@ -229,7 +232,7 @@ impl Store {
             let valid_until_ms = next_ms.map(|next_ms| next_ms - 1);
             let cleared = self.backend.clear(&namespace.name, tip.position, valid_until_ms).await?;
             if let CommitOutcome::Committed(committed) = cleared {
-                self.counters.commits.fetch_add(1, Ordering::Relaxed);
+                self.note_commit(namespace, &committed);
                 let stamp = committed.stamps.first();
                 return Ok(Answer {
                     revision: stamp.map_or(committed.before, |stamp| stamp.revision),
@@ -248,7 +251,7 @@ impl Store {
         namespace: &Namespace,
     ) -> Result<(Tip, Option<i64>), StoreError> {
         loop {
-            let tip = self.tip(namespace).await?;
+            let tip = self.tip(&namespace.name).await?;
             let (due, next_ms) = self.backend.expired(&namespace.name, EXPIRE_STEP).await?;
             if !due.is_empty() {
                 let expire = Job::from(Submission::command_only(Command::Expire(due)));
@@ -260,15 +263,15 @@ impl Store {
     }
 
     async fn delete(&self, namespace: &Namespace, submission: &Submission) -> Outcome {
-        submission.check_lineage(&self.tip(namespace).await?)?;
+        submission.check_lineage(&self.tip(&namespace.name).await?)?;
         let tip = self.backend.delete(&namespace.name).await?;
         let reply = Reply::NamespaceDeleted(tip.lineage.is_some());
         Ok(Answer { revision: tip.revision, time_ms: tip.time_ms, reply })
     }
 
     /// Where a namespace stands.
-    pub(super) async fn tip(&self, namespace: &Namespace) -> Result<Tip, StoreError> {
-        Ok(self.backend.read(&namespace.name, &[], None).await?.tip)
+    pub(super) async fn tip(&self, name: &NamespaceName) -> Result<Tip, BackendError> {
+        Ok(self.backend.read(name, &[], None).await?.tip)
     }
 }
 

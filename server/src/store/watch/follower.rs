@@ -74,7 +74,7 @@ impl Follower {
         let (lineage, through) = match &pulled {
             Ok(batch) => (batch.lineage, batch.through),
             // Where the log went may be where the namespace went.
-            Err(_) => (store.tip(&self.namespace).await?.lineage, self.have),
+            Err(_) => (store.tip(&self.namespace.name).await?.lineage, self.have),
         };
         if self.is_over(lineage, through) {
             return Err(StoreError::LineageChanged { lineage, valid_through: Revision(0) });

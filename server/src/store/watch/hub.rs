@@ -112,7 +112,7 @@ impl Store {
                 pulled => return pulled,
             }
         }
-        let tip = self.backend.read(&namespace.name, &[], None).await?.tip;
+        let tip = self.tip(&namespace.name).await?;
         let (after, through) = (tip.revision, tip.revision);
         Ok(Batch { lineage: tip.lineage, after, through, changes: Vec::new() })
     }

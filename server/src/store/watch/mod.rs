@@ -177,7 +177,7 @@ impl Store {
                     }
                 }
                 if !told && (batch.is_none() || (&mut quiet).now_or_never().is_some()) {
-                    let time_ms = store.tip(&namespace).await?.time_ms;
+                    let time_ms = store.tip(&namespace.name).await?.time_ms;
                     yield WatchItem::Progress { through: follower.have, time_ms };
                     told = true;
                 }
@@ -194,7 +194,7 @@ impl Store {
         namespace: &Arc<Namespace>,
         query: &WatchQuery,
     ) -> Result<Start, StoreError> {
-        let tip = self.tip(namespace).await?;
+        let tip = self.tip(&namespace.name).await?;
         match query.start {
             WatchStart::Now => Ok(Start::at(tip, tip.revision)),
             WatchStart::Initial => self.start_initial(namespace, query, tip, false).await,

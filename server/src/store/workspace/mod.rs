@@ -292,12 +292,10 @@ impl<'a> Workspace<'a> {
         match slot.before {
             Before::Absent => None,
             Before::Stored(stored) => Some(Seen::Stored(stored.clone())),
-            Before::Written(group, write) => match &self.groups.writes[write].op {
-                WriteOp::Set(draft) | WriteOp::SetDeadline(draft) | WriteOp::SetUnlogged(draft) => {
-                    Some(Seen::Pending { key: slot.key.clone(), draft: draft.clone(), group })
-                }
-                WriteOp::Remove(_) => None,
-            },
+            Before::Written(group, write) => {
+                let draft = self.groups.writes[write].op.draft()?.clone();
+                Some(Seen::Pending { key: slot.key.clone(), draft, group })
+            }
         }
     }
 
@@ -393,13 +391,9 @@ impl<'a> Workspace<'a> {
             let before = match before {
                 Before::Absent => continue,
                 Before::Stored(stored) => entry_bytes(key, &stored.content_type, &stored.value),
-                Before::Written(_, write) => match &self.groups.writes[*write].op {
-                    WriteOp::Remove(_) => continue,
-                    WriteOp::Set(draft)
-                    | WriteOp::SetDeadline(draft)
-                    | WriteOp::SetUnlogged(draft) => {
-                        entry_bytes(key, &draft.content_type, &draft.value)
-                    }
+                Before::Written(_, write) => match self.groups.writes[*write].op.draft() {
+                    Some(draft) => entry_bytes(key, &draft.content_type, &draft.value),
+                    None => continue,
                 },
             };
             removed.keys += 1;
@@ -448,9 +442,7 @@ impl<'a> Workspace<'a> {
             let was_there = match before {
                 Before::Absent => false,
                 Before::Stored(_) => true,
-                Before::Written(_, write) => {
-                    !matches!(self.groups.writes[write].op, WriteOp::Remove(_))
-                }
+                Before::Written(_, write) => self.groups.writes[write].op.draft().is_some(),
             };
             let op = match now {
                 Now::Written(draft, true) => WriteOp::Set(draft),
