@@ -4,8 +4,18 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 8] =
-    ["admin", "error", "kv", "namespace", "pipeline", "transaction", "types", "watch"];
+const PROTOS: [&str; 10] = [
+    "admin",
+    "error",
+    "kv",
+    "lease",
+    "lock",
+    "namespace",
+    "pipeline",
+    "transaction",
+    "types",
+    "watch",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -2,6 +2,8 @@
 //!
 //! The comments of the `.proto` files are the API reference; they stand again on the items here.
 
+pub mod lines;
+
 /// Package `holdfast.v1`.
 pub mod v1 {
     #![allow(
