@@ -26,6 +26,8 @@ pub struct Tip {
     pub lineage: Option<Lineage>,
     /// The last revision whose events are no longer held.
     pub compacted: Revision,
+    /// That of the last clear, else 0 or the last revision before the namespace was made.
+    pub cleared: Revision,
     /// What it holds.
     pub usage: Usage,
 }

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// A deadline in the making: a TTL counts from the commit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NewDeadline {
     /// Not by itself.
     Never,
@@ -15,6 +15,8 @@ pub enum NewDeadline {
     At(i64),
     /// So many milliseconds after the commit.
     After(u64),
+    /// With the entry under this key.
+    Of(Key),
 }
 
 impl NewDeadline {
@@ -24,6 +26,15 @@ impl NewDeadline {
             Self::Never => Deadline::Never,
             Self::At(at_ms) => Deadline::At(at_ms),
             Self::After(ttl_ms) => Deadline::At(time_ms.saturating_add_unsigned(ttl_ms)),
+            Self::Of(key) => Deadline::Of(key),
+        }
+    }
+
+    /// The key of the entry that it is that of.
+    pub fn reference(&self) -> Option<&Key> {
+        match self {
+            Self::Of(key) => Some(key),
+            Self::Never | Self::At(_) | Self::After(_) => None,
         }
     }
 }
@@ -33,6 +44,7 @@ impl From<Deadline> for NewDeadline {
         match deadline {
             Deadline::Never => Self::Never,
             Deadline::At(at_ms) => Self::At(at_ms),
+            Deadline::Of(key) => Self::Of(key),
         }
     }
 }
@@ -97,6 +109,8 @@ pub enum WriteOp {
     Remove(Removal),
     /// Write without a revision and without a trace in the log; replaces the newest version in place.
     SetUnlogged(Draft),
+    /// Remove it without a revision and without a trace. Nothing happens if it is not there.
+    RemoveUnlogged,
 }
 
 impl WriteOp {
@@ -104,8 +118,13 @@ impl WriteOp {
     pub fn draft(&self) -> Option<&Draft> {
         match self {
             Self::Set(draft) | Self::SetDeadline(draft) | Self::SetUnlogged(draft) => Some(draft),
-            Self::Remove(_) => None,
+            Self::Remove(_) | Self::RemoveUnlogged => None,
         }
+    }
+
+    /// Whether it takes a revision.
+    pub fn is_logged(&self) -> bool {
+        !matches!(self, Self::SetUnlogged(_) | Self::RemoveUnlogged)
     }
 }
 
@@ -148,7 +167,7 @@ impl Groups {
 
 /// Whether a group takes a revision.
 pub fn is_logged(group: &[Write]) -> bool {
-    group.iter().any(|write| !matches!(write.op, WriteOp::SetUnlogged(_)))
+    group.iter().any(|write| write.op.is_logged())
 }
 
 /// What a commit relies on.

@@ -51,18 +51,29 @@ impl fmt::Display for Lineage {
 }
 
 /// When an entry ends, in milliseconds since the Unix epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Deadline {
     /// Not by itself.
     Never,
     /// From this moment on it is not to be seen.
     At(i64),
+    /// With the entry under another, internal key. To look that up is the store's: a backend keeps the
+    /// reference and nothing more.
+    Of(Key),
 }
 
 impl Deadline {
-    /// Whether the moment has come.
-    pub fn is_due(self, time_ms: i64) -> bool {
-        matches!(self, Self::At(at_ms) if at_ms <= time_ms)
+    /// Whether the moment has come. Of a reference that is not known here.
+    pub fn is_due(&self, time_ms: i64) -> bool {
+        matches!(self, Self::At(at_ms) if *at_ms <= time_ms)
+    }
+
+    /// The key of the entry that it is that of.
+    pub fn reference(&self) -> Option<&Key> {
+        match self {
+            Self::Of(key) => Some(key),
+            Self::Never | Self::At(_) => None,
+        }
     }
 }
 
@@ -94,6 +105,10 @@ pub enum Removal {
     Deleted,
     /// Its own TTL ended.
     Ttl,
+    /// The lease that it was attached to ended.
+    Lease,
+    /// The lease that it was attached to was revoked.
+    Revoked,
 }
 
 /// What a change was.

@@ -44,6 +44,11 @@ impl Key {
         self.0.first() == Some(&0)
     }
 
+    /// Whether it is an internal one that goes with the keys of users when these are cleared.
+    pub fn is_note(&self) -> bool {
+        self.0.starts_with(&[0, 0])
+    }
+
     /// The least key that is greater.
     pub fn successor(&self) -> Self {
         let mut bytes = Vec::with_capacity(self.0.len() + 1);

@@ -11,8 +11,11 @@ mod entry;
 mod key;
 pub mod registry;
 mod retain;
+mod staging;
+mod verification;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 pub use answer::{
     Changes, History, LogShape, LoggedChange, NamespaceInfo, ReadAnswer, ScanAnswer, Tip, Trimmed,
@@ -28,6 +31,8 @@ pub use entry::{
 };
 pub use key::{Key, KeyRange, NamespaceName};
 pub use retain::{LogBounds, Retain};
+pub use staging::Staging;
+pub use verification::{Finding, Verification};
 
 /// Why a backend did not do what it was asked. The kinds differ in what the caller does next.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,7 +76,8 @@ pub enum BackendError {
 /// - **Ordered**: revisions are assigned inside the commit, without gaps, in the order of commits.
 /// - **One clock**: time comes from the store, in the same answer, and never goes back in a namespace.
 /// - **No meaning**: entries past their deadline are returned like others; hiding them is the store's.
-/// - Keys that begin with a zero byte are internal: `clear` leaves them, `usage` does not count them.
+/// - Keys that begin with a zero byte are internal: `usage` does not count them, and `clear` leaves them, but for
+///   those that begin with two: these are notes on users' keys.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// The scheme of its URL, for people.
@@ -79,6 +85,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What an acknowledged write survives, in words.
     fn durability(&self) -> &'static str;
+
+    /// Whether commits are accepted just now; while they are not, they are refused as
+    /// [`BackendError::Unavailable`], and reads go on.
+    fn writable(&self) -> watch::Receiver<bool>;
 
     /// The store's time, outside of any namespace, in milliseconds since the Unix epoch.
     async fn now_ms(&self) -> Result<i64, BackendError>;
@@ -170,18 +180,58 @@ pub trait Backend: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Trimmed, BackendError>;
 
-    /// Removes all user keys at one revision, with one [`ChangeKind::Clear`], if nothing was committed after
-    /// position `at` and the clock has not passed `valid_until_ms`; older revisions can no longer be read,
-    /// though their log stays for watches.
+    /// Removes all user keys and notes at one revision, with one [`ChangeKind::Clear`], if nothing was committed
+    /// after position `at` and the clock has not passed `valid_until_ms`; older revisions can no longer be read,
+    /// though their log stays for watches. `records` are unlogged writes of the same commit.
     async fn clear(
         &self,
         namespace: &NamespaceName,
         at: Position,
         valid_until_ms: Option<i64>,
+        records: Vec<Write>,
     ) -> Result<CommitOutcome, BackendError>;
 
-    /// Removes everything but the name, the last revision and the position. Answers what was there.
-    async fn delete(&self, namespace: &NamespaceName) -> Result<Tip, BackendError>;
+    /// Removes everything but the name, the last revision and the position, if nothing was committed after position
+    /// `at` and the clock has not passed `valid_until_ms`. Answers what was there; nothing if it was not removed for
+    /// that.
+    async fn delete(
+        &self,
+        namespace: &NamespaceName,
+        at: Position,
+        valid_until_ms: Option<i64>,
+    ) -> Result<Option<Tip>, BackendError>;
+
+    /// Adds entries to what is to take the place of a namespace, where nobody sees them yet: as they are, with their
+    /// revisions, versions and times. The first call begins it.
+    ///
+    /// - An entry replaces that of the same key.
+    /// - No entry has a revision after [`Staging::revision`].
+    /// - What is neither put in place nor discarded goes when the server stops, or a day later.
+    async fn stage(
+        &self,
+        staging: &Staging,
+        entries: Vec<(Key, Entry)>,
+    ) -> Result<(), BackendError>;
+
+    /// Puts what was staged in the place of a namespace, in one step, if nothing was committed there after position
+    /// `at`. If nothing was staged, the namespace is empty then. What was staged is used up by that.
+    ///
+    /// - The namespace has a new lineage, whatever it had before.
+    /// - Its revision is one more than the larger of its last and [`Staging::revision`], and is the first that can be
+    ///   read at or followed from.
+    /// - Once begun, it is done whether or not the answer is awaited.
+    async fn replace(
+        &self,
+        namespace: &NamespaceName,
+        staging: &Staging,
+        at: Position,
+    ) -> Result<CommitOutcome, BackendError>;
+
+    /// Writes what is kept anew, without what has been forgotten, where that makes it smaller. Resolves when it is done.
+    async fn rewrite(&self) -> Result<(), BackendError>;
+
+    /// Throws away what was staged, unless it was put in place.
+    async fn discard(&self, staging: &Staging);
 
     /// What is known of a namespace, if it exists.
     async fn namespace(

@@ -2,15 +2,27 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures::future::{BoxFuture, FutureExt as _};
+
 use super::{
-    Backend,
-    embedded::{Capacity, Embedded},
+    Backend, Verification,
+    embedded::{
+        Capacity, Embedded, Intervals,
+        files::{self, Disk, Files, Options, Sync},
+        sqlite::{self, Sqlite},
+    },
 };
 use crate::clock::Clock;
 
 /// Makes a backend from what follows the scheme's colon in its URL, or says what is wrong with it. What it says is
 /// logged: it must not show where a password may be.
-pub type Constructor = fn(rest: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, String>;
+pub type Constructor = fn(rest: String, clock: Arc<dyn Clock>) -> Opening;
+
+/// Looks through stored state without changing it; takes what a [`Constructor`] takes.
+pub type Verifier = fn(rest: String) -> BoxFuture<'static, Result<Verification, String>>;
+
+/// A backend that is being opened.
+pub type Opening = BoxFuture<'static, Result<Arc<dyn Backend>, String>>;
 
 /// Why a backend could not be opened. Of the URL it has no more than the scheme: the rest may hold a password.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
@@ -43,12 +55,17 @@ pub enum OpenError {
 #[derive(Debug, Clone)]
 pub struct Registry {
     constructors: BTreeMap<&'static str, Constructor>,
+    verifiers: BTreeMap<&'static str, Verifier>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        let mut registry = Self { constructors: BTreeMap::new() };
-        registry.register("memory", open_memory);
+        let mut registry = Self { constructors: BTreeMap::new(), verifiers: BTreeMap::new() };
+        registry.register("memory", |rest, clock| open_memory(rest, clock).boxed());
+        registry.register("files", |rest, clock| open_files(rest, clock).boxed());
+        registry.register("sqlite", |rest, clock| open_sqlite(rest, clock).boxed());
+        registry.register_verifier("files", |rest| verify_files(rest).boxed());
+        registry.register_verifier("sqlite", |rest| verify_sqlite(rest).boxed());
         registry
     }
 }
@@ -59,26 +76,59 @@ impl Registry {
         self.constructors.insert(scheme, constructor);
     }
 
-    /// Opens the backend that a URL names.
+    /// Makes `scheme:…` be looked through by `verifier`.
+    pub fn register_verifier(&mut self, scheme: &'static str, verifier: Verifier) {
+        self.verifiers.insert(scheme, verifier);
+    }
+
+    /// Looks through what the backend that a URL names has stored.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; also where a backend stores nothing that it could be asked about.
+    pub async fn verify(&self, url: &str) -> Result<Verification, OpenError> {
+        let (scheme, rest) = self.parse(url)?;
+        let url = |problem| OpenError::Url { scheme: scheme.into(), problem };
+        match self.verifiers.get(scheme) {
+            Some(verifier) => verifier(rest.to_owned()).await.map_err(url),
+            None => Err(url("keeps nothing here that could be verified".into())),
+        }
+    }
+
+    /// Opens the backend that a URL names. Where it has much to load, that takes a while.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(&self, url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, OpenError> {
-        let known = || {
-            let schemes: Vec<_> =
-                self.constructors.keys().map(|known| format!("{known}:")).collect();
-            schemes.join(", ")
-        };
+    pub async fn open(
+        &self,
+        url: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<dyn Backend>, OpenError> {
+        let (scheme, rest) = self.parse(url)?;
+        let constructor = self.constructors.get(scheme).ok_or_else(|| self.unknown(scheme))?;
+        constructor(rest.to_owned(), clock)
+            .await
+            .map_err(|problem| OpenError::Url { scheme: scheme.into(), problem })
+    }
+
+    /// The scheme of a URL, which is known, and the rest.
+    fn parse<'a>(&self, url: &'a str) -> Result<(&'a str, &'a str), OpenError> {
         let (scheme, rest) = url
             .split_once(':')
             .filter(|(scheme, _)| is_scheme(scheme))
-            .ok_or_else(|| OpenError::NoScheme { known: known() })?;
-        let constructor = self
-            .constructors
-            .get(scheme)
-            .ok_or_else(|| OpenError::UnknownScheme { scheme: scheme.into(), known: known() })?;
-        constructor(rest, clock)
-            .map_err(|problem| OpenError::Url { scheme: scheme.into(), problem })
+            .ok_or_else(|| OpenError::NoScheme { known: self.known() })?;
+        match self.constructors.contains_key(scheme) {
+            true => Ok((scheme, rest)),
+            false => Err(self.unknown(scheme)),
+        }
+    }
+
+    fn unknown(&self, scheme: &str) -> OpenError {
+        OpenError::UnknownScheme { scheme: scheme.into(), known: self.known() }
+    }
+
+    fn known(&self) -> String {
+        let schemes: Vec<_> = self.constructors.keys().map(|known| format!("{known}:")).collect();
+        schemes.join(", ")
     }
 }
 
@@ -89,7 +139,7 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// `memory:?max_keys=…&max_bytes=…`
-fn open_memory(rest: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, String> {
+async fn open_memory(rest: String, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, String> {
     let options = match rest.split_once('?') {
         None if rest.is_empty() => "",
         Some(("", options)) => options,
@@ -109,4 +159,63 @@ fn open_memory(rest: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, St
         *bound = Some(number);
     }
     Ok(Arc::new(Embedded::new(clock, capacity)))
+}
+
+/// `files:DIR?…`
+async fn open_files(rest: String, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, String> {
+    let options = Options::parse(&rest)?;
+    let intervals = Intervals {
+        snapshot: options.snapshot_interval,
+        sync: match options.sync {
+            Sync::Interval(every) => Some(every),
+            Sync::Always | Sync::Never => None,
+        },
+    };
+    let open = move || {
+        let disk = Arc::new(Disk { permissions: options.permissions });
+        let journal = Files::open(disk, options)?;
+        Embedded::with_journal(clock, Box::new(journal), intervals)
+    };
+    // Loading is long, and waits for the disk.
+    let opened = tokio::task::spawn_blocking(open).await.map_err(|error| error.to_string())?;
+    Ok(Arc::new(opened.map_err(|error| error.to_string())?))
+}
+
+/// `sqlite:FILE?…`
+async fn open_sqlite(rest: String, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, String> {
+    let options = sqlite::Options::parse(&rest)?;
+    let sync = match options.sync {
+        sqlite::Sync::Interval(every) => Some(every),
+        sqlite::Sync::Always | sqlite::Sync::Never => None,
+    };
+    let open = move || {
+        let journal = Sqlite::open(options)?;
+        Embedded::with_journal(clock, Box::new(journal), Intervals { snapshot: None, sync })
+    };
+    // Loading is long, and waits for the disk.
+    let opened = tokio::task::spawn_blocking(open).await.map_err(|error| error.to_string())?;
+    Ok(Arc::new(opened.map_err(|error| error.to_string())?))
+}
+
+async fn verify_files(rest: String) -> Result<Verification, String> {
+    let options = Options::parse(&rest)?;
+    let look = move || {
+        let disk = Disk { permissions: options.permissions };
+        files::verify(&disk, &options.directory)
+    };
+    let report = tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?;
+    let files::Report { files, lines, namespaces, keys, findings } =
+        report.map_err(|error| error.to_string())?;
+    let seen = vec![("files", files), ("lines", lines), ("namespaces", namespaces), ("keys", keys)];
+    Ok(Verification { seen, findings })
+}
+
+async fn verify_sqlite(rest: String) -> Result<Verification, String> {
+    let options = sqlite::Options::parse(&rest)?;
+    let look = move || sqlite::verify(&options.file);
+    let report = tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?;
+    let sqlite::Report { namespaces, keys, events, findings } =
+        report.map_err(|error| error.to_string())?;
+    let seen = vec![("namespaces", namespaces), ("keys", keys), ("events", events)];
+    Ok(Verification { seen, findings })
 }

@@ -3,6 +3,12 @@
 //! A [`Change`] is at once a record of the log and a version of its entry, linked to the version before.
 //! Invariant: forgetting a record of the log cuts the link to the versions that only older revisions see.
 
+mod capture;
+mod restore;
+mod staging;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
@@ -11,15 +17,18 @@ use std::{
     },
 };
 
+pub(super) use self::capture::{Capture, Step};
 use super::space::Space;
 use crate::backend::{
-    Change, ChangeKind, Draft, Entry, GroupStamp, Groups, Key, KeyRange, Lineage, LogShape,
-    LoggedChange, Position, ReadSet, Retain, Revision, StoredEntry, Tip, Usage, Write, WriteOp,
-    entry_bytes, is_logged,
+    Change, ChangeKind, Deadline, Draft, Entry, GroupStamp, Groups, Key, KeyRange, Lineage,
+    LogShape, LoggedChange, Position, ReadSet, Retain, Revision, StoredEntry, Tip, Usage, Write,
+    WriteOp, entry_bytes, is_logged,
 };
 
 /// How many commits can be told apart when a commit relies on an older position.
 const REMEMBERED_COMMITS: usize = 32_768;
+/// How many keys that these wrote without a revision are known with them.
+const REMEMBERED_KEYS: usize = 131_072;
 
 /// The state of one namespace.
 #[derive(Debug)]
@@ -30,18 +39,26 @@ pub(super) struct Image {
     revision: Revision,
     /// The time of the newest answer: time never goes back, whatever the machine's clock does.
     time_ms: AtomicI64,
+    /// Whether the time stands still, because a commit with that time is on its way to the journal.
+    held: bool,
+    /// Up to where the journal knows that the log has been forgotten.
+    recorded: Revision,
     /// The revision it began after.
     birth: Revision,
     compacted: Revision,
     /// The last clear: what was before it can no longer be read, though its log is still there.
     cleared: Revision,
     user: Space,
+    /// Notes on users' keys: what goes with them when they are cleared.
+    notes: Space,
     internal: Space,
     usage: Usage,
     log: VecDeque<Arc<Change>>,
     log_bytes: u64,
     /// Position and last revision of recent commits, and the keys written without a revision.
     commits: VecDeque<(Position, Revision, Vec<Key>)>,
+    /// How many keys stand in `commits`.
+    remembered_keys: usize,
 }
 
 impl Image {
@@ -53,15 +70,19 @@ impl Image {
             position,
             revision,
             time_ms: AtomicI64::new(time_ms),
+            held: false,
+            recorded: revision,
             birth: revision,
             compacted: revision,
             cleared: revision,
             user: Space::default(),
+            notes: Space::default(),
             internal: Space::default(),
             usage: Usage::default(),
             log: VecDeque::new(),
             log_bytes: 0,
             commits: VecDeque::from([(position, revision, Vec::new())]),
+            remembered_keys: 0,
         }
     }
 
@@ -72,7 +93,49 @@ impl Image {
 
     /// The time of the namespace when the clock reads `now_ms`.
     pub fn time_ms(&self, now_ms: i64) -> i64 {
+        if self.held {
+            return self.time_ms.load(Ordering::Relaxed);
+        }
         self.time_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
+    }
+
+    /// Lets the time stand still, at the stamp of a commit that goes to the journal, or go on again.
+    ///
+    /// Invariant: from its stamp until it is applied or refused, no answer has a later time than that of the commit. A
+    /// reader would else see that time with the state before, and as ended what the commit relied on as alive.
+    pub fn hold_time(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Whether one of these entries has ended by the clock, but not yet by the time of the namespace, which stands still:
+    /// who reads it has to wait, for nobody may see it any more.
+    pub fn holds_up_an_end<'a>(
+        &self,
+        newest: impl IntoIterator<Item = &'a Arc<Change>>,
+        now_ms: i64,
+    ) -> bool {
+        if !self.held {
+            return false;
+        }
+        let (held_ms, mut newest) = (self.time_ms(now_ms), newest.into_iter());
+        let ends_between = |at_ms: i64| held_ms < at_ms && at_ms <= now_ms;
+        newest.any(|change| match change.entry.as_ref().map(|entry| &entry.deadline) {
+            Some(Deadline::At(at_ms)) => ends_between(*at_ms),
+            Some(Deadline::Of(key)) => self.get(key).is_some_and(
+                |referred| matches!(referred.deadline, Deadline::At(at_ms) if ends_between(at_ms)),
+            ),
+            Some(Deadline::Never) | None => false,
+        })
+    }
+
+    /// Up to where the log has been forgotten, if the journal does not know that yet.
+    pub fn unrecorded_compaction(&self) -> Option<Revision> {
+        (self.compacted > self.recorded).then_some(self.compacted)
+    }
+
+    /// Notes what the journal knows.
+    pub fn set_recorded_compaction(&mut self, compacted: Revision) {
+        self.recorded = compacted;
     }
 
     /// Where it stands, read at `now_ms`.
@@ -83,6 +146,7 @@ impl Image {
             time_ms: self.time_ms(now_ms),
             lineage: self.lineage,
             compacted: self.compacted,
+            cleared: self.cleared,
             usage: self.usage,
         }
     }
@@ -191,6 +255,12 @@ impl Image {
         Some(touched.into_iter().map(|key| (key.clone(), self.get(key))).collect())
     }
 
+    /// Begins a history: the first commit is about to be applied.
+    pub fn begin(&mut self, lineage: Lineage, time_ms: i64) {
+        self.lineage = Some(lineage);
+        self.created_at_ms = time_ms;
+    }
+
     /// Applies a commit; the caller has checked that it may be.
     pub fn apply(&mut self, groups: Groups) -> Vec<GroupStamp> {
         let mut unlogged = Vec::new();
@@ -234,16 +304,21 @@ impl Image {
         (added, removed)
     }
 
-    /// Removes all user keys; answers the map that held them, to be dropped at leisure.
-    pub fn clear(&mut self) -> (GroupStamp, Space) {
+    /// Removes all user keys and notes, and writes some records; answers what held them, to be dropped at leisure.
+    pub fn clear(&mut self, records: Vec<Write>) -> (GroupStamp, [Space; 2]) {
         self.revision = self.revision.next();
         self.cleared = self.revision;
         self.usage = Usage::default();
         let nothing = Key::new(b"");
         let stamp = self.stamp();
         self.append(Arc::new(Change::new(nothing, stamp, ChangeKind::Clear, None, None)));
-        self.remember_commit(Vec::new());
-        (stamp, std::mem::take(&mut self.user))
+        let removed = [std::mem::take(&mut self.user), std::mem::take(&mut self.notes)];
+        let mut unlogged = Vec::new();
+        for record in records {
+            self.write(record, &[stamp], &mut unlogged);
+        }
+        self.remember_commit(unlogged);
+        (stamp, removed)
     }
 
     /// Keys that are due, in order of deadline, and the next deadline. Looks at a bounded number.
@@ -323,6 +398,10 @@ impl Image {
                 unlogged.push(key.clone());
                 self.replace(key, entry(draft));
             }
+            WriteOp::RemoveUnlogged => {
+                self.space_mut(&key).remove(&key);
+                unlogged.push(key);
+            }
         }
     }
 
@@ -361,18 +440,34 @@ impl Image {
 
     fn remember_commit(&mut self, unlogged: Vec<Key>) {
         self.position = Position(self.position.0 + 1);
-        if self.commits.len() == REMEMBERED_COMMITS {
-            self.commits.pop_front();
-        }
+        self.remembered_keys += unlogged.len();
         self.commits.push_back((self.position, self.revision, unlogged));
+        while self.commits.len() > REMEMBERED_COMMITS
+            || (self.remembered_keys > REMEMBERED_KEYS && self.commits.len() > 1)
+        {
+            let forgotten = self.commits.pop_front();
+            self.remembered_keys -= forgotten.map_or(0, |(.., keys)| keys.len());
+        }
     }
 
     fn space(&self, key: &Key) -> &Space {
-        if key.is_internal() { &self.internal } else { &self.user }
+        if key.is_note() {
+            &self.notes
+        } else if key.is_internal() {
+            &self.internal
+        } else {
+            &self.user
+        }
     }
 
     fn space_mut(&mut self, key: &Key) -> &mut Space {
-        if key.is_internal() { &mut self.internal } else { &mut self.user }
+        if key.is_note() {
+            &mut self.notes
+        } else if key.is_internal() {
+            &mut self.internal
+        } else {
+            &mut self.user
+        }
     }
 }
 

@@ -2,21 +2,40 @@
 //!
 //! The engine is the same for all of them; `memory:` is the engine alone.
 
+mod cells;
+mod commit;
+pub mod files;
 mod image;
+pub mod journal;
+mod load;
+mod snapshot;
 mod space;
+pub mod sqlite;
+mod staging;
+mod writer;
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{
+    ops::Bound,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::watch;
-use uuid::Uuid;
 
-use self::image::Image;
+pub use self::load::Loaded;
+use self::{
+    cells::{Cell, Cells},
+    image::Image,
+    journal::{Journal, LoadError},
+    snapshot::write_snapshot,
+    writer::Writer,
+};
 use super::{
-    Backend, BackendError, Change, Changes, Commit, CommitOutcome, Committed, GroupStamp, History,
-    Key, KeyRange, Lineage, Moved, NamespaceInfo, NamespaceName, Position, ReadAnswer, Retain,
-    Revision, ScanAnswer, StoredEntry, Tip, Trimmed, Usage,
+    Backend, BackendError, Change, Changes, Commit, CommitOutcome, Entry, History, Key, KeyRange,
+    Lineage, NamespaceInfo, NamespaceName, Position, ReadAnswer, Retain, Revision, ScanAnswer,
+    Staging, StoredEntry, Tip, Trimmed, Usage, Write,
 };
 use crate::clock::Clock;
 
@@ -29,7 +48,16 @@ pub struct Capacity {
     pub max_bytes: Option<u64>,
 }
 
-/// The engine: all namespaces in memory.
+/// When what a journal has kept is written anew, or made durable, beside what the journal itself wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Intervals {
+    /// Write a snapshot so long after the last one, if anything was committed.
+    pub snapshot: Option<Duration>,
+    /// Make durable what is not, for a journal that does not with each commit.
+    pub sync: Option<Duration>,
+}
+
+/// The engine: all namespaces in memory, and perhaps a journal that makes them durable.
 ///
 /// Invariant: a namespace's image is changed only under its write lock, and never for longer than one commit
 /// or one bounded step, so that no reader waits for a long one.
@@ -38,57 +66,69 @@ pub struct Embedded {
     capacity: Capacity,
     /// What all namespaces hold together; kept only where there is a capacity.
     used: Mutex<Usage>,
-    cells: RwLock<BTreeMap<NamespaceName, Arc<Cell>>>,
-    /// Counts the namespaces that came into being: what wakes those who wait for one.
-    births: watch::Sender<u64>,
-}
-
-/// A namespace, also a deleted one.
-struct Cell {
-    image: RwLock<Image>,
-    /// Lineage and last revision, for those who wait.
-    head: watch::Sender<(Option<Lineage>, Revision)>,
+    cells: Arc<Cells>,
+    /// The largest time that was kept: time outside of namespaces does not go back either.
+    floor_ms: i64,
+    /// Where commits become durable, if anywhere.
+    writer: Option<Writer>,
+    scheme: &'static str,
+    durability: &'static str,
+    writable: watch::Sender<bool>,
 }
 
 impl Embedded {
-    /// An engine without a past.
+    /// An engine without a past, nor a future beyond the process.
     pub fn new(clock: Arc<dyn Clock>, capacity: Capacity) -> Self {
         Self {
             clock,
             capacity,
             used: Mutex::default(),
-            cells: RwLock::default(),
-            births: watch::Sender::new(0),
+            cells: Arc::default(),
+            floor_ms: i64::MIN,
+            writer: None,
+            scheme: "memory",
+            durability: "nothing: state is gone when the server stops",
+            writable: watch::Sender::new(true),
         }
+    }
+
+    /// An engine with what a journal has kept, which keeps its commits there. Loading blocks the caller's thread. To be
+    /// called within a runtime.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn with_journal(
+        clock: Arc<dyn Clock>,
+        mut journal: Box<dyn Journal>,
+        intervals: Intervals,
+    ) -> Result<Self, LoadError> {
+        let (scheme, durability) = (journal.scheme(), journal.durability());
+        let mut loaded = Loaded::default();
+        journal.load(&mut loaded)?;
+        let floor_ms = loaded.latest_ms();
+        let copy = loaded.renew_copy(clock.now_ms().max(floor_ms));
+        let cells: Arc<Cells> = Arc::new(loaded.into_cells());
+        if copy {
+            // What began anew must not begin anew once more after the next start.
+            let snapshot = journal.begin_snapshot();
+            let written =
+                snapshot.and_then(|it| write_snapshot(&cells, it, &AtomicBool::new(false)));
+            written.map_err(LoadError::NotRestored)?;
+        }
+        let writable = watch::Sender::new(true);
+        let writer =
+            Writer::start(journal, cells.clone(), clock.clone(), intervals, writable.clone());
+        let (capacity, used) = (Capacity::default(), Mutex::default());
+        let writer = Some(writer);
+        Ok(Self { clock, capacity, used, cells, floor_ms, writer, scheme, durability, writable })
     }
 
     fn cell(&self, namespace: &NamespaceName) -> Option<Arc<Cell>> {
-        self.cells.read().get(namespace).cloned()
+        self.cells.get(namespace)
     }
 
-    /// The first commit of a namespace. Where it is refused, there is still none.
-    fn create(
-        &self,
-        namespace: &NamespaceName,
-        commit: Commit<'_>,
-    ) -> Result<CommitOutcome, BackendError> {
-        let mut cells = self.cells.write();
-        if let Some(cell) = cells.get(namespace) {
-            return self.commit_to(cell, commit);
-        }
-        let now_ms = self.clock.now_ms();
-        let image = Image::new(Position(0), first_revision(now_ms), now_ms);
-        let cell = Arc::new(Cell {
-            head: watch::Sender::new((None, image.revision())),
-            image: RwLock::new(image),
-        });
-        let outcome = self.commit_to(&cell, commit)?;
-        if matches!(outcome, CommitOutcome::Committed(_)) {
-            cells.insert(namespace.clone(), cell);
-            drop(cells);
-            self.births.send_modify(|births| *births += 1);
-        }
-        Ok(outcome)
+    fn clock_ms(&self) -> i64 {
+        self.clock.now_ms().max(self.floor_ms)
     }
 
     /// A namespace that has never been.
@@ -96,74 +136,11 @@ impl Embedded {
         Tip {
             position: Position(0),
             revision: Revision(0),
-            time_ms: self.clock.now_ms(),
+            time_ms: self.clock_ms(),
             lineage: None,
             compacted: Revision(0),
+            cleared: Revision(0),
             usage: Usage::default(),
-        }
-    }
-
-    /// Refuses what would not fit, else counts it in. `before` and `after` are what the namespace holds.
-    fn reserve(&self, added: Usage, removed: Usage) -> Result<(), BackendError> {
-        if self.capacity == Capacity::default() {
-            return Ok(());
-        }
-        let mut used = self.used.lock();
-        let keys = used.keys + added.keys - removed.keys;
-        let bytes = used.bytes + added.bytes - removed.bytes;
-        for (what, limit, before, after) in [
-            ("max_keys", self.capacity.max_keys, used.keys, keys),
-            ("max_bytes", self.capacity.max_bytes, used.bytes, bytes),
-        ] {
-            if let Some(limit) = limit
-                && after > limit
-                && after > before
-            {
-                return Err(BackendError::Full { what, limit });
-            }
-        }
-        *used = Usage { keys, bytes };
-        Ok(())
-    }
-
-    fn commit_to(&self, cell: &Cell, commit: Commit<'_>) -> Result<CommitOutcome, BackendError> {
-        let mut image = cell.image.write();
-        let now_ms = image.time_ms(self.clock.now_ms());
-        if let Some(moved) = moved(&image, &commit, now_ms) {
-            return Ok(CommitOutcome::Moved(moved));
-        }
-        let before = image.revision();
-        if commit.groups.is_empty() {
-            return Ok(CommitOutcome::Committed(committed(&image, before, Vec::new(), now_ms)));
-        }
-        if self.capacity != Capacity::default() {
-            let (added, removed) = image.difference(&commit.groups);
-            self.reserve(added, removed)?;
-        }
-        if image.lineage.is_none() {
-            image.lineage = Some(Lineage(Uuid::new_v4()));
-            image.created_at_ms = now_ms;
-        }
-        let stamps = image.apply(commit.groups);
-        let committed = committed(&image, before, stamps, now_ms);
-        cell.announce(&image);
-        Ok(CommitOutcome::Committed(committed))
-    }
-}
-
-impl Cell {
-    /// Tells those who wait.
-    fn announce(&self, image: &Image) {
-        let head = (image.lineage, image.revision());
-        self.head.send_if_modified(|old| std::mem::replace(old, head) != head);
-    }
-
-    /// Versions are walked through without the lock, which may take long; that nothing of them was forgotten
-    /// meanwhile has to be found out afterwards.
-    fn still_readable(&self, at: Option<Revision>) -> Result<(), BackendError> {
-        match at {
-            Some(_) => check_readable(&self.image.read(), at),
-            None => Ok(()),
         }
     }
 }
@@ -171,15 +148,19 @@ impl Cell {
 #[async_trait]
 impl Backend for Embedded {
     fn scheme(&self) -> &'static str {
-        "memory"
+        self.scheme
     }
 
     fn durability(&self) -> &'static str {
-        "nothing: state is gone when the server stops"
+        self.durability
+    }
+
+    fn writable(&self) -> watch::Receiver<bool> {
+        self.writable.subscribe()
     }
 
     async fn now_ms(&self) -> Result<i64, BackendError> {
-        Ok(self.clock.now_ms())
+        Ok(self.clock_ms())
     }
 
     async fn read(
@@ -193,11 +174,17 @@ impl Backend for Embedded {
             check_nowhere(at)?;
             return Ok(ReadAnswer { tip, entries: vec![None; keys.len()] });
         };
-        let (tip, newest) = {
-            let image = cell.image.read();
-            check_readable(&image, at)?;
-            let newest: Vec<_> = keys.iter().map(|key| image.newest(key)).collect();
-            (image.tip(self.clock.now_ms()), newest)
+        let (tip, newest) = loop {
+            {
+                let image = cell.image.read();
+                check_readable(&image, at)?;
+                let newest: Vec<_> = keys.iter().map(|key| image.newest(key)).collect();
+                let now_ms = self.clock_ms();
+                if at.is_some() || !image.holds_up_an_end(newest.iter().flatten(), now_ms) {
+                    break (image.tip(now_ms), newest);
+                }
+            }
+            cell.settled().await;
         };
         let entry = |newest: Option<Arc<Change>>| StoredEntry::at(newest?, at);
         let entries = newest.into_iter().map(entry).collect();
@@ -218,10 +205,17 @@ impl Backend for Embedded {
             check_nowhere(at)?;
             return Ok(ScanAnswer { tip, entries: Vec::new(), next: None });
         };
-        let (tip, (newest, next)) = {
-            let image = cell.image.read();
-            check_readable(&image, at)?;
-            (image.tip(self.clock.now_ms()), image.scan(range, reverse, limit))
+        let (tip, newest, next) = loop {
+            {
+                let image = cell.image.read();
+                check_readable(&image, at)?;
+                let (newest, next) = image.scan(range, reverse, limit);
+                let now_ms = self.clock_ms();
+                if at.is_some() || !image.holds_up_an_end(&newest, now_ms) {
+                    break (image.tip(now_ms), newest, next);
+                }
+            }
+            cell.settled().await;
         };
         let entry = |newest| StoredEntry::at(newest, at);
         let entries = newest.into_iter().filter_map(entry).collect();
@@ -241,7 +235,7 @@ impl Backend for Embedded {
         };
         let (tip, newest) = {
             let image = cell.image.read();
-            (image.tip(self.clock.now_ms()), image.newest(key))
+            (image.tip(self.clock_ms()), image.newest(key))
         };
         let is_held =
             |change: &Arc<Change>| change.revision > tip.compacted || change.entry.is_some();
@@ -260,13 +254,10 @@ impl Backend for Embedded {
         namespace: &NamespaceName,
         commit: Commit<'_>,
     ) -> Result<CommitOutcome, BackendError> {
-        if let Some(cell) = self.cell(namespace) {
-            return self.commit_to(&cell, commit);
+        match &self.writer {
+            None => self.commit_in_memory(namespace, commit),
+            Some(writer) => self.commit_durably(writer, namespace, commit).await,
         }
-        if commit.groups.is_empty() {
-            return Ok(CommitOutcome::Committed(Committed::nothing(&self.nowhere())));
-        }
-        self.create(namespace, commit)
     }
 
     async fn changes(
@@ -282,7 +273,7 @@ impl Backend for Embedded {
             return Ok(Changes { tip, changes: Vec::new(), through: tip.revision });
         };
         let image = cell.image.read();
-        let tip = image.tip(self.clock.now_ms());
+        let tip = image.tip(self.clock_ms());
         let compacted = BackendError::Compacted { oldest: tip.compacted };
         let after = image.resume_after(after).ok_or(compacted)?;
         if after > tip.revision {
@@ -301,7 +292,7 @@ impl Backend for Embedded {
         lineage: Option<Lineage>,
         after: Revision,
     ) -> Result<(), BackendError> {
-        let mut births = self.births.subscribe();
+        let mut births = self.cells.births();
         loop {
             if let Some(cell) = self.cell(namespace) {
                 let mut head = cell.head.subscribe();
@@ -309,7 +300,7 @@ impl Backend for Embedded {
                 let _ = head.wait_for(|(now, revision)| *now != lineage || *revision > after).await;
                 return Ok(());
             }
-            // The sender is `self`'s, so waiting cannot fail.
+            // The sender lives as long as the cells, so waiting cannot fail.
             let _ = births.changed().await;
         }
     }
@@ -322,8 +313,13 @@ impl Backend for Embedded {
         let Some(cell) = self.cell(namespace) else {
             return Ok((Vec::new(), None));
         };
+        // While a commit is on its way, time stands still: who asks again and again would learn nothing.
+        let _turn = match &self.writer {
+            Some(_) => Some(cell.turn.lock().await),
+            None => None,
+        };
         let mut image = cell.image.write();
-        let now_ms = image.time_ms(self.clock.now_ms());
+        let now_ms = image.time_ms(self.clock_ms());
         Ok(image.expired(now_ms, limit))
     }
 
@@ -354,48 +350,64 @@ impl Backend for Embedded {
         namespace: &NamespaceName,
         at: Position,
         valid_until_ms: Option<i64>,
+        records: Vec<Write>,
     ) -> Result<CommitOutcome, BackendError> {
-        let Some(cell) = self.cell(namespace) else {
-            return Ok(CommitOutcome::Committed(Committed::nothing(&self.nowhere())));
-        };
-        let mut image = cell.image.write();
-        let now_ms = image.time_ms(self.clock.now_ms());
-        if at != image.position() || !is_in_time(valid_until_ms, now_ms) {
-            return Ok(CommitOutcome::Moved(Moved { tip: image.tip(now_ms), changed: None }));
+        match &self.writer {
+            None => self.clear_in_memory(namespace, at, valid_until_ms, records),
+            Some(writer) => {
+                self.clear_durably(writer, namespace, at, valid_until_ms, records).await
+            }
         }
-        let before = image.revision();
-        self.reserve(Usage::default(), image.tip(now_ms).usage)?;
-        let (stamp, removed) = image.clear();
-        let committed = committed(&image, before, vec![stamp], now_ms);
-        cell.announce(&image);
-        drop(image);
-        drop_at_leisure(removed);
-        Ok(CommitOutcome::Committed(committed))
     }
 
-    async fn delete(&self, namespace: &NamespaceName) -> Result<Tip, BackendError> {
-        let Some(cell) = self.cell(namespace) else {
-            return Ok(self.nowhere());
-        };
-        let mut image = cell.image.write();
-        let now_ms = image.time_ms(self.clock.now_ms());
-        let tip = image.tip(now_ms);
-        if tip.lineage.is_some() {
-            self.reserve(Usage::default(), tip.usage)?;
-            let deleted = image.deleted();
-            let removed = std::mem::replace(&mut *image, deleted);
-            cell.announce(&image);
-            drop(image);
-            drop_at_leisure(removed);
+    async fn delete(
+        &self,
+        namespace: &NamespaceName,
+        at: Position,
+        valid_until_ms: Option<i64>,
+    ) -> Result<Option<Tip>, BackendError> {
+        match &self.writer {
+            None => self.delete_in_memory(namespace, at, valid_until_ms),
+            Some(writer) => self.delete_durably(writer, namespace, at, valid_until_ms).await,
         }
-        Ok(tip)
+    }
+
+    async fn stage(
+        &self,
+        staging: &Staging,
+        entries: Vec<(Key, Entry)>,
+    ) -> Result<(), BackendError> {
+        self.add_to_staging(staging, entries).await
+    }
+
+    async fn replace(
+        &self,
+        namespace: &NamespaceName,
+        staging: &Staging,
+        at: Position,
+    ) -> Result<CommitOutcome, BackendError> {
+        match &self.writer {
+            None => self.replace_in_memory(namespace, staging, at),
+            Some(writer) => self.replace_durably(writer, namespace, staging, at).await,
+        }
+    }
+
+    async fn rewrite(&self) -> Result<(), BackendError> {
+        match &self.writer {
+            None => Ok(()),
+            Some(writer) => writer.rewrite().await,
+        }
+    }
+
+    async fn discard(&self, staging: &Staging) {
+        self.drop_staging(staging).await;
     }
 
     async fn namespace(
         &self,
         namespace: &NamespaceName,
     ) -> Result<Option<NamespaceInfo>, BackendError> {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock_ms();
         let cell = self.cell(namespace);
         Ok(cell.and_then(|cell| info(namespace, &cell.image.read(), now_ms)))
     }
@@ -406,23 +418,15 @@ impl Backend for Embedded {
         after: Option<&NamespaceName>,
         limit: usize,
     ) -> Result<Vec<NamespaceInfo>, BackendError> {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock_ms();
         let start = match after {
             Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
             _ => Bound::Included(prefix),
         };
-        let cells = self.cells.read();
-        let live = cells
-            .range::<str, _>((start, Bound::Unbounded))
-            .take_while(|(name, _)| name.as_str().starts_with(prefix))
-            .filter_map(|(name, cell)| info(name, &cell.image.read(), now_ms));
-        Ok(live.take(limit).collect())
+        let info = |name: &_, cell: &Cell| info(name, &cell.image.read(), now_ms);
+        let is_asked = |name: &NamespaceName| name.as_str().starts_with(prefix);
+        Ok(self.cells.collect((start, Bound::Unbounded), is_asked, info, limit))
     }
-}
-
-/// Where a namespace begins whose past is unknown.
-fn first_revision(now_ms: i64) -> Revision {
-    Revision(now_ms.max(0) as u64 * 1024)
 }
 
 fn check_nowhere(at: Option<Revision>) -> Result<(), BackendError> {
@@ -442,29 +446,6 @@ fn check_readable(image: &Image, at: Option<Revision>) -> Result<(), BackendErro
     }
 }
 
-fn moved(image: &Image, commit: &Commit<'_>, now_ms: i64) -> Option<Moved> {
-    let changed = image.changed_since(commit.at, commit.reads);
-    let unchanged = changed.as_ref().is_some_and(Vec::is_empty);
-    let in_time = is_in_time(commit.valid_until_ms, now_ms);
-    let exact = commit.exact_revision.is_none_or(|revision| revision == image.revision());
-    let holds = unchanged && in_time && exact;
-    (!holds).then(|| Moved { tip: image.tip(now_ms), changed })
-}
-
-fn is_in_time(valid_until_ms: Option<i64>, now_ms: i64) -> bool {
-    valid_until_ms.is_none_or(|until_ms| now_ms <= until_ms)
-}
-
-fn committed(image: &Image, before: Revision, stamps: Vec<GroupStamp>, time_ms: i64) -> Committed {
-    Committed {
-        stamps,
-        before,
-        time_ms,
-        next_deadline_ms: image.next_deadline_ms(),
-        log: image.log_shape(),
-    }
-}
-
 fn info(name: &NamespaceName, image: &Image, now_ms: i64) -> Option<NamespaceInfo> {
     image.lineage.map(|_| NamespaceInfo {
         name: name.clone(),
@@ -473,9 +454,4 @@ fn info(name: &NamespaceName, image: &Image, now_ms: i64) -> Option<NamespaceInf
         created_at_ms: image.created_at_ms,
         next_deadline_ms: image.next_deadline_ms(),
     })
-}
-
-/// Freeing a million entries takes a while: not on the caller's time.
-fn drop_at_leisure(removed: impl Send + 'static) {
-    tokio::task::spawn_blocking(move || drop(removed));
 }

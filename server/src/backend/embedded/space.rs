@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::BuildHasher as _,
+    ops::Bound,
     sync::Arc,
 };
 
@@ -67,6 +68,13 @@ impl Space {
                 end: range.end.clone(),
             })
         }
+    }
+
+    /// The newest changes of up to `limit` keys that come after `after`, in order.
+    pub fn newest_after(&self, after: Option<&Key>, limit: usize) -> Vec<Arc<Change>> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let places = self.order.range::<Key, _>((start, Bound::Unbounded)).take(limit);
+        places.map(|(_, place)| self.slots[*place as usize].newest.clone()).collect()
     }
 
     /// The slots in a range, in the order of their keys.
@@ -143,14 +151,26 @@ impl Space {
         due
     }
 
+    /// Removes what is known of the key of a tombstone, if that is the newest of it.
     pub fn forget_tombstone(&mut self, tombstone: &Arc<Change>) {
-        let hash = self.hasher.hash_one(&tombstone.key);
+        self.take(&tombstone.key, |slot| Arc::ptr_eq(&slot.newest, tombstone));
+    }
+
+    /// Removes all that is known of a key.
+    pub fn remove(&mut self, key: &Key) {
+        self.take(key, |slot| slot.newest.key == *key);
+    }
+
+    fn take(&mut self, key: &Key, is_it: impl Fn(&Slot) -> bool) {
+        let hash = self.hasher.hash_one(key);
         let Self { slots, table, .. } = self;
-        let is_it = |place: &u32| Arc::ptr_eq(&slots[*place as usize].newest, tombstone);
-        if let Ok(occupied) = table.find_entry(hash, is_it) {
+        if let Ok(occupied) = table.find_entry(hash, |place| is_it(&slots[*place as usize])) {
             let (place, _) = occupied.remove();
-            self.slots.remove(place as usize);
-            self.order.remove(&tombstone.key);
+            let slot = self.slots.remove(place as usize);
+            if let Some(indexed_ms) = slot.indexed_at_ms {
+                self.deadlines.remove(&(indexed_ms, key.clone()));
+            }
+            self.order.remove(key);
         }
     }
 }
@@ -181,7 +201,7 @@ impl Slot {
 
     fn deadline_ms(&self) -> Option<i64> {
         match self.newest.entry.as_ref()?.deadline {
-            Deadline::Never => None,
+            Deadline::Never | Deadline::Of(_) => None,
             Deadline::At(at_ms) => Some(at_ms),
         }
     }

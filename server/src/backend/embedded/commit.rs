@@ -1,0 +1,364 @@
+//! How commits are made: in memory at once, or by way of the journal.
+
+use uuid::Uuid;
+
+use super::{
+    Capacity, Embedded, Usage,
+    cells::{Cell, Cells},
+    image::Image,
+    journal::{Action, Record},
+    writer::Writer,
+};
+use crate::backend::{
+    BackendError, Commit, CommitOutcome, Committed, GroupStamp, Lineage, Moved, NamespaceName,
+    Position, Revision, Tip, Write,
+};
+
+impl Embedded {
+    /// Commits on the caller's task, waiting for nothing.
+    pub(super) fn commit_in_memory(
+        &self,
+        namespace: &NamespaceName,
+        commit: Commit<'_>,
+    ) -> Result<CommitOutcome, BackendError> {
+        if let Some(cell) = self.cell(namespace) {
+            return self.commit_to(&cell, commit);
+        }
+        if commit.groups.is_empty() {
+            return Ok(CommitOutcome::Committed(Committed::nothing(&self.nowhere())));
+        }
+        let cell = self.cells.get_or_make(namespace, || self.unborn());
+        let outcome = self.commit_to(&cell, commit);
+        match outcome {
+            Ok(CommitOutcome::Committed(_)) => self.cells.show(&cell),
+            _ => self.cells.discard(namespace, cell),
+        }
+        outcome
+    }
+
+    pub(super) fn clear_in_memory(
+        &self,
+        namespace: &NamespaceName,
+        at: Position,
+        valid_until_ms: Option<i64>,
+        records: Vec<Write>,
+    ) -> Result<CommitOutcome, BackendError> {
+        let Some(cell) = self.cell(namespace) else {
+            return Ok(CommitOutcome::Committed(Committed::nothing(&self.nowhere())));
+        };
+        let mut image = cell.image.write();
+        let now_ms = image.time_ms(self.clock_ms());
+        if let Some(moved) = moved_at_all(&image, at, valid_until_ms, now_ms) {
+            return Ok(CommitOutcome::Moved(moved));
+        }
+        let before = image.revision();
+        self.reserve(Usage::default(), image.tip(now_ms).usage)?;
+        let (stamp, removed) = image.clear(records);
+        let committed = committed(&image, before, vec![stamp], now_ms);
+        cell.announce(&image);
+        drop(image);
+        drop_at_leisure(removed);
+        Ok(CommitOutcome::Committed(committed))
+    }
+
+    pub(super) fn delete_in_memory(
+        &self,
+        namespace: &NamespaceName,
+        at: Position,
+        valid_until_ms: Option<i64>,
+    ) -> Result<Option<Tip>, BackendError> {
+        let Some(cell) = self.cell(namespace) else {
+            return Ok(Some(self.nowhere()));
+        };
+        let mut image = cell.image.write();
+        let now_ms = image.time_ms(self.clock_ms());
+        if moved_at_all(&image, at, valid_until_ms, now_ms).is_some() {
+            return Ok(None);
+        }
+        let tip = image.tip(now_ms);
+        if tip.lineage.is_some() {
+            self.reserve(Usage::default(), tip.usage)?;
+            let deleted = image.deleted();
+            let removed = std::mem::replace(&mut *image, deleted);
+            cell.announce(&image);
+            drop(image);
+            drop_at_leisure(removed);
+        }
+        Ok(Some(tip))
+    }
+
+    /// Commits once the journal has kept it.
+    ///
+    /// Invariant: of each namespace at most one commit is on its way, from its stamp until it is applied or refused.
+    pub(super) async fn commit_durably(
+        &self,
+        writer: &Writer,
+        namespace: &NamespaceName,
+        commit: Commit<'_>,
+    ) -> Result<CommitOutcome, BackendError> {
+        let cell = match self.cell(namespace) {
+            None if commit.groups.is_empty() => {
+                return Ok(CommitOutcome::Committed(Committed::nothing(&self.nowhere())));
+            }
+            None => self.cells.get_or_make(namespace, || self.unborn()),
+            Some(cell) => cell,
+        };
+        let turn = cell.turn.clone().lock_owned().await;
+        let stamped = {
+            let mut image = cell.image.write();
+            let now_ms = image.time_ms(self.clock_ms());
+            match moved(&image, &commit, now_ms) {
+                Some(moved) => Err(CommitOutcome::Moved(moved)),
+                None if commit.groups.is_empty() => {
+                    let before = image.revision();
+                    Err(CommitOutcome::Committed(committed(&image, before, Vec::new(), now_ms)))
+                }
+                None => Ok(stamp(&mut image, namespace, Action::Write(commit.groups), now_ms)),
+            }
+        };
+        match stamped {
+            Ok(record) => {
+                let written = writer.write(cell.clone(), turn, record).await;
+                if written.is_err() {
+                    self.cells.discard(namespace, cell);
+                }
+                Ok(CommitOutcome::Committed(written?))
+            }
+            Err(outcome) => {
+                drop(turn);
+                self.cells.discard(namespace, cell);
+                Ok(outcome)
+            }
+        }
+    }
+
+    pub(super) async fn clear_durably(
+        &self,
+        writer: &Writer,
+        namespace: &NamespaceName,
+        at: Position,
+        valid_until_ms: Option<i64>,
+        records: Vec<Write>,
+    ) -> Result<CommitOutcome, BackendError> {
+        let Some(cell) = self.cell(namespace) else {
+            return Ok(CommitOutcome::Committed(Committed::nothing(&self.nowhere())));
+        };
+        let turn = cell.turn.clone().lock_owned().await;
+        let record = {
+            let mut image = cell.image.write();
+            let now_ms = image.time_ms(self.clock_ms());
+            if let Some(moved) = moved_at_all(&image, at, valid_until_ms, now_ms) {
+                return Ok(CommitOutcome::Moved(moved));
+            }
+            stamp(&mut image, namespace, Action::Clear(records), now_ms)
+        };
+        Ok(CommitOutcome::Committed(writer.write(cell, turn, record).await?))
+    }
+
+    pub(super) async fn delete_durably(
+        &self,
+        writer: &Writer,
+        namespace: &NamespaceName,
+        at: Position,
+        valid_until_ms: Option<i64>,
+    ) -> Result<Option<Tip>, BackendError> {
+        let Some(cell) = self.cell(namespace) else {
+            return Ok(Some(self.nowhere()));
+        };
+        let turn = cell.turn.clone().lock_owned().await;
+        let (tip, record) = {
+            let mut image = cell.image.write();
+            let now_ms = image.time_ms(self.clock_ms());
+            if moved_at_all(&image, at, valid_until_ms, now_ms).is_some() {
+                return Ok(None);
+            }
+            let tip = image.tip(now_ms);
+            if tip.lineage.is_none() {
+                return Ok(Some(tip));
+            }
+            (tip, stamp(&mut image, namespace, Action::Delete, now_ms))
+        };
+        writer.write(cell, turn, record).await?;
+        Ok(Some(tip))
+    }
+
+    /// The image of a namespace that has no past.
+    pub(super) fn unborn(&self) -> Image {
+        let now_ms = self.clock_ms();
+        Image::new(Position(0), first_revision(now_ms), now_ms)
+    }
+
+    /// Refuses what would not fit, else counts it in. `before` and `after` are what the namespace holds.
+    pub(super) fn reserve(&self, added: Usage, removed: Usage) -> Result<(), BackendError> {
+        if self.capacity == Capacity::default() {
+            return Ok(());
+        }
+        let mut used = self.used.lock();
+        let keys = used.keys + added.keys - removed.keys;
+        let bytes = used.bytes + added.bytes - removed.bytes;
+        for (what, limit, before, after) in [
+            ("max_keys", self.capacity.max_keys, used.keys, keys),
+            ("max_bytes", self.capacity.max_bytes, used.bytes, bytes),
+        ] {
+            if let Some(limit) = limit
+                && after > limit
+                && after > before
+            {
+                return Err(BackendError::Full { what, limit });
+            }
+        }
+        *used = Usage { keys, bytes };
+        Ok(())
+    }
+
+    fn commit_to(&self, cell: &Cell, commit: Commit<'_>) -> Result<CommitOutcome, BackendError> {
+        let mut image = cell.image.write();
+        let now_ms = image.time_ms(self.clock_ms());
+        if let Some(moved) = moved(&image, &commit, now_ms) {
+            return Ok(CommitOutcome::Moved(moved));
+        }
+        let before = image.revision();
+        if commit.groups.is_empty() {
+            return Ok(CommitOutcome::Committed(committed(&image, before, Vec::new(), now_ms)));
+        }
+        if self.capacity != Capacity::default() {
+            let (added, removed) = image.difference(&commit.groups);
+            self.reserve(added, removed)?;
+        }
+        if image.lineage.is_none() {
+            image.begin(new_lineage(), now_ms);
+        }
+        let stamps = image.apply(commit.groups);
+        let committed = committed(&image, before, stamps, now_ms);
+        cell.announce(&image);
+        Ok(CommitOutcome::Committed(committed))
+    }
+}
+
+/// Applies what the journal has kept.
+pub(super) fn apply(cells: &Cells, cell: &Cell, record: Record) -> Committed {
+    // Not while the image is locked: others lock images while they look through the cells.
+    let staged_name = record.action.staged().cloned();
+    let staged = staged_name.as_ref().and_then(|name| cells.get(name));
+    let mut image = cell.image.write();
+    let before = image.revision();
+    image.hold_time(false);
+    if let Some(compacted) = record.compacted {
+        image.set_recorded_compaction(compacted);
+    }
+    let lineage = record.lineage;
+    if let Some(lineage) = lineage.filter(|_| image.lineage.is_none()) {
+        image.begin(lineage, record.time_ms);
+    }
+    let stamps = match record.action {
+        Action::Write(groups) => image.apply(groups),
+        Action::Clear(records) => {
+            let (stamp, removed) = image.clear(records);
+            drop_at_leisure(removed);
+            vec![stamp]
+        }
+        Action::Delete => {
+            let deleted = image.deleted();
+            drop_at_leisure(std::mem::replace(&mut *image, deleted));
+            Vec::new()
+        }
+        Action::Stage(entries) => vec![image.stage(entries)],
+        Action::Replace(_, revision) => {
+            let staged = staged.map(|staged| staged.take_image());
+            let (stamp, replaced) = image.put_in_place(staged, lineage, revision);
+            drop_at_leisure(replaced);
+            vec![stamp]
+        }
+    };
+    let committed = committed(&image, before, stamps, record.time_ms);
+    cell.announce(&image);
+    drop(image);
+    if let Some(staged) = staged_name {
+        // Only now: a snapshot finds what was staged either there or here.
+        cells.remove(&staged);
+    }
+    committed
+}
+
+/// Takes the stamp off a namespace again: its commit was not kept.
+pub(super) fn refuse(cell: &Cell) {
+    cell.image.write().hold_time(false);
+}
+
+/// Gives a commit that may be made its stamp, at which the time then stands still.
+pub(super) fn stamp(
+    image: &mut Image,
+    namespace: &NamespaceName,
+    action: Action,
+    time_ms: i64,
+) -> Record {
+    image.hold_time(true);
+    let begins = match &action {
+        Action::Write(_) | Action::Clear(_) => image.lineage.is_none(),
+        Action::Stage(_) | Action::Delete => false,
+        Action::Replace(..) => true,
+    };
+    Record {
+        namespace: namespace.clone(),
+        position: Position(image.position().0 + 1),
+        before: image.revision(),
+        time_ms,
+        lineage: begins.then(new_lineage),
+        compacted: image.unrecorded_compaction(),
+        action,
+    }
+}
+
+/// The name of a history that begins.
+pub(super) fn new_lineage() -> Lineage {
+    Lineage(Uuid::new_v4())
+}
+
+/// Where a namespace begins whose past is unknown.
+pub(super) fn first_revision(now_ms: i64) -> Revision {
+    Revision(now_ms.max(0) as u64 * 1024)
+}
+
+fn moved(image: &Image, commit: &Commit<'_>, now_ms: i64) -> Option<Moved> {
+    let changed = image.changed_since(commit.at, commit.reads);
+    let unchanged = changed.as_ref().is_some_and(Vec::is_empty);
+    let in_time = is_in_time(commit.valid_until_ms, now_ms);
+    let exact = commit.exact_revision.is_none_or(|revision| revision == image.revision());
+    let holds = unchanged && in_time && exact;
+    (!holds).then(|| Moved { tip: image.tip(now_ms), changed })
+}
+
+/// What a clear relies on is everything.
+pub(super) fn moved_at_all(
+    image: &Image,
+    at: Position,
+    valid_until_ms: Option<i64>,
+    now_ms: i64,
+) -> Option<Moved> {
+    let holds = at == image.position() && is_in_time(valid_until_ms, now_ms);
+    (!holds).then(|| Moved { tip: image.tip(now_ms), changed: None })
+}
+
+fn is_in_time(valid_until_ms: Option<i64>, now_ms: i64) -> bool {
+    valid_until_ms.is_none_or(|until_ms| now_ms <= until_ms)
+}
+
+pub(super) fn committed(
+    image: &Image,
+    before: Revision,
+    stamps: Vec<GroupStamp>,
+    time_ms: i64,
+) -> Committed {
+    Committed {
+        stamps,
+        before,
+        time_ms,
+        next_deadline_ms: image.next_deadline_ms(),
+        log: image.log_shape(),
+    }
+}
+
+/// Freeing a million entries takes a while: not on the caller's time.
+pub(super) fn drop_at_leisure(removed: impl Send + 'static) {
+    tokio::task::spawn_blocking(move || drop(removed));
+}

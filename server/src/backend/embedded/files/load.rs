@@ -1,0 +1,439 @@
+//! Reads back what is in the files: the newest sound snapshot, then the journals.
+//!
+//! A record that was being written when the process or the machine stopped was not acknowledged, and is cut off. It is
+//! told from damage by three things: it lies in what was written last, nothing that was kept later follows it, and it
+//! lacks its end or has zeros where nothing was written. Anything else is damage, and refused.
+
+use std::{
+    io::{BufRead as _, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    decode::{self, Decoder, JournalLine, SnapshotLine},
+    layer::FileLayer,
+    line::{FORMAT, Header},
+    names::{Kind, Name, PROBE},
+};
+use crate::backend::{
+    Key, Revision,
+    embedded::journal::{LoadError, NamespaceState, Record, Restore, Version},
+};
+
+const READ_BYTES: usize = 1 << 20;
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: u64 = 512;
+
+const JOURNAL_ADVICE: &str = "put back a copy of the directory; or give up what was committed from there on as \
+    docs/operations.md says under Repair: a journal that is merely cut would give revisions out again";
+const SNAPSHOT_ADVICE: &str =
+    "put back a copy of the directory, or begin an empty one with a copy from `backup_dir`";
+const MISSING_ADVICE: &str = "put back a copy of the whole directory";
+
+/// What was found, and what is to be done before anything is written.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The journal that is to be continued, and its length; none: a new one is to be made.
+    pub current: Option<(u64, u64)>,
+    /// The number of a journal that is to be made.
+    pub next: u64,
+    /// Ends of journals that are to be cut off.
+    pub torn: Vec<Torn>,
+    /// Files of no use any more.
+    pub stale: Vec<String>,
+    /// Bytes of journals, which the next snapshot will replace.
+    pub journal_bytes: u64,
+}
+
+/// The end of a journal that was not written whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Torn {
+    pub number: u64,
+    /// The first line that is not whole.
+    pub line: u64,
+    /// How long the sound part is.
+    pub length: u64,
+    /// How much is to be cut off.
+    pub bytes: u64,
+}
+
+/// Reads the files of a directory.
+pub fn load(
+    layer: &dyn FileLayer,
+    directory: &Path,
+    restore: &mut dyn Restore,
+) -> Result<Found, LoadError> {
+    let files = Files::find(layer, directory)?;
+    let base = match files.choose_snapshot()? {
+        None => 1,
+        Some(number) => {
+            let header = files.snapshot(number, restore)?;
+            if header.copy {
+                return files.begin_copy(number);
+            }
+            number
+        }
+    };
+    let mut found = files.journals(base, restore)?;
+    let is_stale = |name: &&Name| name.number < base || name.kind == Kind::Temporary;
+    found.stale = files.names.iter().filter(is_stale).map(ToString::to_string).collect();
+    found.stale.extend(files.probe.then(|| PROBE.to_owned()));
+    Ok(found)
+}
+
+/// Checks each line of a file by itself; answers how many there are, and calls `problem` with the number of each
+/// that is not as it should be, and why.
+pub fn check_lines(
+    layer: &dyn FileLayer,
+    directory: &Path,
+    name: Name,
+    mut problem: impl FnMut(u64, String),
+) -> Result<u64, LoadError> {
+    let path = directory.join(name.to_string());
+    let mut lines = Lines::open(layer, path)?;
+    let mut decoder = Decoder::default();
+    let kind = if name.kind == Kind::Journal { "journal" } else { "snapshot" };
+    while lines.next()? {
+        let line = lines.content();
+        let checked = lines.check().and_then(|()| match (lines.number, name.kind) {
+            (1, _) => decode::header(line, kind).map(drop),
+            (_, Kind::Journal) => decoder.journal(line).map(drop),
+            _ => decoder.snapshot(line).map(drop),
+        });
+        if let Err(why) = checked {
+            problem(lines.number, why);
+        }
+    }
+    Ok(lines.number)
+}
+
+/// All files of ours in a directory.
+pub struct Files<'a> {
+    layer: &'a dyn FileLayer,
+    directory: &'a Path,
+    /// In order of their numbers.
+    pub names: Vec<Name>,
+    probe: bool,
+}
+
+impl<'a> Files<'a> {
+    /// Looks what is there.
+    pub fn find(layer: &'a dyn FileLayer, directory: &'a Path) -> Result<Self, LoadError> {
+        let all = layer.list(directory).map_err(|error| io_error(directory, error))?;
+        let mut names: Vec<_> = all.iter().filter_map(|name| Name::parse(name)).collect();
+        names.sort();
+        let probe = all.iter().any(|name| name == PROBE);
+        Ok(Self { layer, directory, names, probe })
+    }
+
+    fn numbers(&self, kind: Kind) -> impl DoubleEndedIterator<Item = u64> {
+        self.names.iter().filter(move |name| name.kind == kind).map(|name| name.number)
+    }
+
+    fn path(&self, kind: Kind, number: u64) -> PathBuf {
+        self.directory.join(Name { kind, number }.to_string())
+    }
+
+    /// The newest sound snapshot. Where there is only one, it is found out while it is loaded whether it is sound.
+    fn choose_snapshot(&self) -> Result<Option<u64>, LoadError> {
+        let mut snapshots = self.numbers(Kind::Snapshot).rev().peekable();
+        let newest = snapshots.peek().copied();
+        let mut newest_problem = None;
+        while let Some(number) = snapshots.next() {
+            if newest_problem.is_none() && snapshots.peek().is_none() {
+                return Ok(Some(number));
+            }
+            match self.snapshot(number, &mut Nowhere) {
+                Ok(_) => return Ok(Some(number)),
+                Err(error @ LoadError::Damaged { .. }) => {
+                    tracing::warn!(%error, "trying an older snapshot");
+                    newest_problem.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        newest_problem.map_or(Ok(newest), Err)
+    }
+
+    /// A copy is put back into a directory of its own.
+    fn begin_copy(&self, number: u64) -> Result<Found, LoadError> {
+        if let Some(other) =
+            self.names.iter().find(|name| name.number != number || name.kind == Kind::Journal)
+        {
+            return Err(damaged(
+                &self.path(Kind::Snapshot, number),
+                1,
+                format!("it is a copy put beside other state, {other}"),
+                "put the copy into an empty directory",
+            ));
+        }
+        Ok(Found { next: number, ..Found::default() })
+    }
+
+    fn snapshot(&self, number: u64, restore: &mut dyn Restore) -> Result<Header, LoadError> {
+        let mut lines = Lines::open(self.layer, self.path(Kind::Snapshot, number))?;
+        let short = |lines: &Lines| {
+            let problem = "it ends before its last line".to_owned();
+            damaged(&lines.path, lines.number + 1, problem, SNAPSHOT_ADVICE)
+        };
+        if !lines.next()? {
+            return Err(short(&lines));
+        }
+        let checked = lines.check();
+        checked.map_err(|why| damaged(&lines.path, 1, why, SNAPSHOT_ADVICE))?;
+        let header = lines.header("snapshot", number, SNAPSHOT_ADVICE)?;
+        if header.copy {
+            restore.is_copy();
+        }
+        let mut decoder = Decoder::default();
+        let mut ended = false;
+        while lines.next()? {
+            let before = lines.number - 1;
+            let line = lines.check().and_then(|()| decoder.snapshot(lines.content()));
+            let taken = line.and_then(|line| match line {
+                _ if ended => Err("it comes after the last line".into()),
+                SnapshotLine::Namespace(state) => restore.begin(state),
+                SnapshotLine::Version(version) => restore.put(version),
+                SnapshotLine::Dropped(key) => restore.drop_key(&key),
+                SnapshotLine::NamespaceEnd(compacted) => restore.end(compacted),
+                SnapshotLine::End(lines) if lines == before => {
+                    ended = true;
+                    Ok(())
+                }
+                SnapshotLine::End(lines) => {
+                    Err(format!("it says that {lines} lines are before it"))
+                }
+            });
+            taken.map_err(|why| damaged(&lines.path, lines.number, why, SNAPSHOT_ADVICE))?;
+        }
+        if ended { Ok(header) } else { Err(short(&lines)) }
+    }
+
+    fn journals(&self, base: u64, restore: &mut dyn Restore) -> Result<Found, LoadError> {
+        let mut found = Found { next: base, ..Found::default() };
+        let has_snapshot = self.names.contains(&Name { kind: Kind::Snapshot, number: base });
+        let numbers: Vec<_> =
+            self.numbers(Kind::Journal).filter(|number| *number >= base).collect();
+        for (number, expected) in numbers.iter().copied().zip(base..) {
+            if number != expected {
+                let problem = "it is missing, though there are later ones".to_owned();
+                let path = self.path(Kind::Journal, expected);
+                return Err(damaged(&path, 1, problem, MISSING_ADVICE));
+            }
+            let is_last = numbers.last() == Some(&number);
+            let journal = self.journal(number, is_last, restore)?;
+            if journal.records > 0 {
+                let cut_before = found.torn.first();
+                let needs = journal.header.needs_snapshot && !(has_snapshot && number == base);
+                if let Some(torn) = cut_before {
+                    let path = self.path(Kind::Journal, torn.number);
+                    let problem =
+                        "it is not whole, and others follow in a later journal".to_owned();
+                    return Err(damaged(&path, torn.line, problem, JOURNAL_ADVICE));
+                }
+                if needs {
+                    let problem = "it goes on from a snapshot that is missing".to_owned();
+                    let path = self.path(Kind::Journal, number);
+                    return Err(damaged(&path, 1, problem, MISSING_ADVICE));
+                }
+            }
+            // One that is to be made anew has no record.
+            let goes_on = journal.length > 0 && !journal.header.needs_snapshot;
+            let goes_on = goes_on || journal.records > 0;
+            found.current = goes_on.then_some((number, journal.length));
+            found.next = if goes_on { number + 1 } else { number };
+            found.journal_bytes += journal.length;
+            found.torn.extend(journal.torn.filter(|_| goes_on));
+        }
+        if numbers.is_empty() && has_snapshot {
+            let problem = "it is missing, though its snapshot is there".to_owned();
+            return Err(damaged(&self.path(Kind::Journal, base), 1, problem, MISSING_ADVICE));
+        }
+        Ok(found)
+    }
+
+    fn journal(
+        &self,
+        number: u64,
+        is_last: bool,
+        restore: &mut dyn Restore,
+    ) -> Result<Journal, LoadError> {
+        let mut lines = Lines::open(self.layer, self.path(Kind::Journal, number))?;
+        let mut journal = Journal::default();
+        lines.next()?;
+        if let Err(why) = lines.check() {
+            if is_last && lines.is_torn()? {
+                return Ok(journal);
+            }
+            return Err(damaged(&lines.path, 1, why, JOURNAL_ADVICE));
+        }
+        journal.header = lines.header("journal", number, JOURNAL_ADVICE)?;
+        let mut decoder = Decoder::default();
+        while lines.next()? {
+            let damage =
+                |lines: &Lines, why| damaged(&lines.path, lines.number, why, JOURNAL_ADVICE);
+            if let Err(why) = lines.check() {
+                let (line, length) = (lines.number, lines.start);
+                if !lines.is_torn()? {
+                    return Err(damaged(&lines.path, line, why, JOURNAL_ADVICE));
+                }
+                let bytes = lines.end - length;
+                journal.length = length;
+                journal.torn = Some(Torn { number, line, length, bytes });
+                return Ok(journal);
+            }
+            match decoder.journal(lines.content()).map_err(|why| damage(&lines, why))? {
+                JournalLine::Group(0) => lines.group_end = u64::MAX,
+                JournalLine::Group(bytes) => lines.group_end = lines.end + bytes,
+                JournalLine::Record(record) => {
+                    journal.records += 1;
+                    restore.apply(record).map_err(|why| damage(&lines, why))?;
+                }
+            }
+        }
+        journal.length = lines.end;
+        Ok(journal)
+    }
+}
+
+/// What was read of a journal.
+#[derive(Default)]
+struct Journal {
+    header: Header,
+    records: u64,
+    length: u64,
+    torn: Option<Torn>,
+}
+
+/// The lines of a file, one at a time.
+struct Lines {
+    path: PathBuf,
+    reader: BufReader<Box<dyn Read + Send>>,
+    line: Vec<u8>,
+    /// The number of the line, from 1.
+    number: u64,
+    /// Where it begins and ends.
+    start: u64,
+    end: u64,
+    /// Where ends what was written together.
+    group_end: u64,
+}
+
+impl Lines {
+    fn open(layer: &dyn FileLayer, path: PathBuf) -> Result<Self, LoadError> {
+        let file = layer.read(&path).map_err(|error| io_error(&path, error))?;
+        let reader = BufReader::with_capacity(READ_BYTES, file);
+        Ok(Self { path, reader, line: Vec::new(), number: 0, start: 0, end: 0, group_end: 0 })
+    }
+
+    /// Reads the next line; answers whether there is one.
+    fn next(&mut self) -> Result<bool, LoadError> {
+        self.line.clear();
+        let read = self.reader.read_until(b'\n', &mut self.line);
+        let bytes = read.map_err(|error| io_error(&self.path, error))?;
+        self.start = self.end;
+        self.end += bytes as u64;
+        self.number += u64::from(bytes > 0);
+        Ok(bytes > 0)
+    }
+
+    /// The line without its end.
+    fn content(&self) -> &[u8] {
+        self.line.strip_suffix(b"\n").unwrap_or(&self.line)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.line.ends_with(b"\n") {
+            decode::check(self.content())
+        } else {
+            Err("it is not whole".into())
+        }
+    }
+
+    /// Whether the line is one that was being written when writing ended. Reads the file to its end to find out.
+    fn is_torn(&mut self) -> Result<bool, LoadError> {
+        let start = self.start;
+        let looks_torn = self.lacks_its_end() || self.has_unwritten_sector();
+        let in_group = start < self.group_end;
+        let mut is_last = true;
+        let mut is_kept_later = false;
+        while self.next()? {
+            is_last = false;
+            let is_group = self.line.starts_with(b"{\"group\"");
+            is_kept_later |= is_group && self.check().is_ok();
+        }
+        let ends_with_group = in_group && self.end <= self.group_end && !is_kept_later;
+        Ok(looks_torn && (is_last || ends_with_group))
+    }
+
+    /// Whether the file ends within the line. If only the very last byte is another, it was changed later.
+    fn lacks_its_end(&self) -> bool {
+        let whole_but_last = self.line.split_last().map(|(_, rest)| rest);
+        !self.line.ends_with(b"\n")
+            && whole_but_last.is_none_or(|rest| decode::check(rest).is_err())
+    }
+
+    /// Whether a whole sector of the line, or what of it lies in one, is zeros: the file had grown, but the sector was not
+    /// written.
+    fn has_unwritten_sector(&self) -> bool {
+        let Some(zero) = self.line.iter().position(|byte| *byte == 0) else {
+            return false;
+        };
+        let begins_sector = zero == 0 || (self.start + zero as u64).is_multiple_of(SECTOR_BYTES);
+        let rest = &self.line[zero..];
+        let length = SECTOR_BYTES - (self.start + zero as u64) % SECTOR_BYTES;
+        let sector = &rest[..rest.len().min(length as usize)];
+        begins_sector && sector.iter().all(|byte| *byte == 0)
+    }
+
+    fn header(&self, kind: &str, number: u64, advice: &'static str) -> Result<Header, LoadError> {
+        let (format, header) = decode::header(self.content(), kind)
+            .map_err(|why| damaged(&self.path, 1, why, advice))?;
+        if format != FORMAT {
+            let place = self.path.display().to_string();
+            return Err(LoadError::Format { place, found: format, known: FORMAT });
+        }
+        if header.number != number {
+            let why = format!("it says that its number is {}", header.number);
+            return Err(damaged(&self.path, 1, why, advice));
+        }
+        Ok(header)
+    }
+}
+
+/// Takes a snapshot only to see whether it is sound.
+struct Nowhere;
+
+impl Restore for Nowhere {
+    fn is_copy(&mut self) {}
+
+    fn begin(&mut self, _: NamespaceState) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn put(&mut self, _: Version) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn drop_key(&mut self, _: &Key) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn end(&mut self, _: Revision) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn apply(&mut self, _: Record) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+fn damaged(path: &Path, line: u64, problem: String, advice: &str) -> LoadError {
+    let place = format!("{}, line {line}", path.display());
+    LoadError::Damaged { place, problem, advice: advice.into() }
+}
+
+/// An error of the system, with the file.
+pub fn io_error(path: &Path, error: std::io::Error) -> LoadError {
+    LoadError::Io { place: path.display().to_string(), error }
+}

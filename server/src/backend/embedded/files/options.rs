@@ -1,0 +1,137 @@
+//! What can be set in the URL of a `files:` backend.
+
+use std::{path::PathBuf, time::Duration};
+
+/// When commits are made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Before they are acknowledged.
+    Always,
+    /// So often.
+    Interval(Duration),
+    /// When the system likes to.
+    Never,
+}
+
+/// How state is kept in files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where.
+    pub directory: PathBuf,
+    /// When commits are made durable.
+    pub sync: Sync,
+    /// How many bytes of journal are written until the next snapshot is.
+    pub snapshot_every_bytes: u64,
+    /// How long after a snapshot the next one is written, if anything was committed.
+    pub snapshot_interval: Option<Duration>,
+    /// How many copies of snapshots are kept,
+    pub backups: u32,
+    /// and where.
+    pub backup_directory: Option<PathBuf>,
+    /// The mode of the files.
+    pub permissions: u32,
+}
+
+impl Options {
+    /// What holds where nothing is set.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            sync: Sync::Always,
+            snapshot_every_bytes: 256 << 20,
+            snapshot_interval: Some(Duration::from_secs(3600)),
+            backups: 0,
+            backup_directory: None,
+            permissions: 0o600,
+        }
+    }
+
+    /// Reads `DIR?option=value&…`.
+    ///
+    /// # Errors
+    /// What is wrong, to be shown after the scheme.
+    pub fn parse(rest: &str) -> Result<Self, String> {
+        let (directory, settings) = rest.split_once('?').unwrap_or((rest, ""));
+        if directory.is_empty() {
+            return Err("needs a directory, as in files:holdfast-data".into());
+        }
+        let mut options = Self::new(directory);
+        for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
+            let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+            options.set(name, value)?;
+        }
+        match (options.backups, &options.backup_directory) {
+            (0, Some(_)) => Err("has `backup_dir` but not how many to keep: set `backups`".into()),
+            (1.., None) => Err("has `backups` but not where to: set `backup_dir`".into()),
+            (_, Some(backups)) if *backups == options.directory => {
+                Err("needs a `backup_dir` other than its own directory".into())
+            }
+            _ => Ok(options),
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let needs = |what: &str| format!("needs {what} as `{name}`, not `{value}`");
+        match name {
+            "sync" => {
+                const WHAT: &str = "`always`, `never` or `interval:` and a duration such as 100ms";
+                self.sync = match value.split_once(':') {
+                    None if value == "always" => Sync::Always,
+                    None if value == "never" => Sync::Never,
+                    Some(("interval", every)) => {
+                        Sync::Interval(duration(every).ok_or_else(|| needs(WHAT))?)
+                    }
+                    _ => return Err(needs(WHAT)),
+                }
+            }
+            "snapshot_every" => {
+                let needs = || needs("a number of bytes such as 256MiB, at least 64KiB");
+                let bytes = bytes(value).filter(|bytes| *bytes >= 64 << 10);
+                self.snapshot_every_bytes = bytes.ok_or_else(needs)?;
+            }
+            "snapshot_interval" => {
+                self.snapshot_interval = match value {
+                    "never" => None,
+                    _ => Some(
+                        duration(value).ok_or_else(|| needs("`never` or a duration such as 1h"))?,
+                    ),
+                }
+            }
+            "backups" => {
+                self.backups = value.parse().map_err(|_| needs("a whole number"))?;
+            }
+            "backup_dir" if value.is_empty() => return Err(needs("a directory")),
+            "backup_dir" => self.backup_directory = Some(value.into()),
+            "permissions" => {
+                let mode = u32::from_str_radix(value, 8).ok();
+                let mode = mode.filter(|mode| *mode <= 0o777 && mode & 0o600 == 0o600);
+                let needs =
+                    || needs("an octal mode in which the owner can read and write, such as 0640");
+                self.permissions = mode.ok_or_else(needs)?;
+            }
+            _ => {
+                return Err(format!(
+                    "has no option `{name}`; known are sync, snapshot_every, snapshot_interval, backups, \
+                     backup_dir, permissions"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok().filter(|duration| *duration >= Duration::from_millis(1))
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}

@@ -1,0 +1,302 @@
+//! A file system in memory that fails when told to, and forgets what was not synced when the power goes.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    io::{self, Cursor, Read},
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+
+use super::super::layer::{FileLayer, Output};
+
+/// How an operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It does nothing.
+    Error,
+    /// A write is done in part, another operation not at all.
+    Short,
+    /// It is done, but reported as failed; what a sync was to make durable is lost.
+    Lost,
+    /// The power goes: it and all after it fail.
+    Power,
+}
+
+/// What of unsynced bytes is there after the power went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    Nothing,
+    Half,
+    All,
+}
+
+#[derive(Default)]
+pub struct Disk {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What a running process sees.
+    names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    /// What is in directories after the power went.
+    durable: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    operations: usize,
+    fault: Option<(usize, Fault)>,
+    /// Everything fails.
+    failing: bool,
+    lock: Weak<()>,
+    log: Vec<String>,
+}
+
+#[derive(Default)]
+struct Content {
+    bytes: Vec<u8>,
+    synced: Vec<u8>,
+    /// Bytes that a failed sync has lost: they are read, but never written.
+    lost: Vec<(usize, usize)>,
+}
+
+struct File {
+    disk: Arc<Disk>,
+    path: PathBuf,
+    content: Arc<Mutex<Content>>,
+}
+
+impl Disk {
+    /// The operation with this number from now on, counted from 0, fails.
+    pub fn fail_at(&self, operation: usize, fault: Fault) {
+        let mut state = self.state.lock();
+        state.fault = Some((state.operations + operation, fault));
+    }
+
+    /// Everything that changes something fails, or no longer.
+    pub fn set_failing(&self, failing: bool) {
+        self.state.lock().failing = failing;
+    }
+
+    /// Whether the fault has come.
+    pub fn has_failed(&self) -> bool {
+        let state = self.state.lock();
+        state.fault.is_some_and(|(at, _)| state.operations > at)
+    }
+
+    /// What was done, in words.
+    pub fn log(&self) -> Vec<String> {
+        self.state.lock().log.clone()
+    }
+
+    /// The disk after the power went and came back.
+    pub fn after_power_loss(&self, kept: Kept) -> Arc<Self> {
+        let state = self.state.lock();
+        let restored = |(path, content): (&PathBuf, &Arc<Mutex<Content>>)| {
+            let content = content.lock();
+            let synced = content.synced.len();
+            let mut bytes = content.synced.clone();
+            if let Some(unsynced) = content.bytes.get(synced..) {
+                let kept = match kept {
+                    Kept::Nothing => 0,
+                    Kept::Half => unsynced.len() / 2,
+                    Kept::All => unsynced.len(),
+                };
+                bytes.extend(&content.bytes[synced..synced + kept]);
+            }
+            let content = Content { bytes: bytes.clone(), synced: bytes, lost: Vec::new() };
+            (path.clone(), Arc::new(Mutex::new(content)))
+        };
+        let names: BTreeMap<_, _> = state.durable.iter().map(restored).collect();
+        let state = State { durable: names.clone(), names, ..State::default() };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    /// A copy of the disk as the process sees it, as after it was killed.
+    pub fn after_kill(&self) -> Arc<Self> {
+        let state = self.state.lock();
+        let copy = |(path, content): (&PathBuf, &Arc<Mutex<Content>>)| {
+            let bytes = content.lock().bytes.clone();
+            let content = Content { bytes: bytes.clone(), synced: bytes, lost: Vec::new() };
+            (path.clone(), Arc::new(Mutex::new(content)))
+        };
+        let names: BTreeMap<_, _> = state.names.iter().map(copy).collect();
+        let state = State { durable: names.clone(), names, ..State::default() };
+        Arc::new(Self { state: Mutex::new(state) })
+    }
+
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let state = self.state.lock();
+        let file = |(path, content): (&PathBuf, &Arc<Mutex<Content>>)| {
+            (path.file_name()?.to_str()?.to_owned(), content.lock().bytes.clone()).into()
+        };
+        state.names.iter().filter_map(file).collect()
+    }
+
+    pub fn put(&self, path: &str, bytes: Vec<u8>) {
+        let content = Content { bytes: bytes.clone(), synced: bytes, lost: Vec::new() };
+        let content = Arc::new(Mutex::new(content));
+        let mut state = self.state.lock();
+        state.names.insert(path.into(), content.clone());
+        state.durable.insert(path.into(), content);
+    }
+
+    pub fn delete(&self, path: &str) {
+        let mut state = self.state.lock();
+        state.names.remove(Path::new(path));
+        state.durable.remove(Path::new(path));
+    }
+
+    fn operation(&self, what: &str, path: &Path) -> Result<(), Fault> {
+        let mut state = self.state.lock();
+        let number = state.operations;
+        state.operations += 1;
+        state.log.push(format!("{number}: {what} {}", path.display()));
+        match state.fault {
+            Some((at, fault)) if at == number => {
+                state.failing |= fault == Fault::Power;
+                Err(fault)
+            }
+            _ if state.failing => Err(Fault::Error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn failure() -> io::Error {
+    io::Error::other("a fault was put in")
+}
+
+/// The layer over a shared disk.
+pub struct Layer(pub Arc<Disk>);
+
+impl Layer {
+    fn plain(&self, what: &str, path: &Path, work: impl FnOnce(&mut State)) -> io::Result<()> {
+        match self.0.operation(what, path) {
+            Ok(()) => {
+                work(&mut self.0.state.lock());
+                Ok(())
+            }
+            Err(Fault::Lost) => {
+                work(&mut self.0.state.lock());
+                Err(failure())
+            }
+            Err(_) => Err(failure()),
+        }
+    }
+
+    fn output(&self, path: &Path) -> io::Result<Box<dyn Output>> {
+        let content = self.0.state.lock().names.get(path).cloned();
+        let content = content.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(File { disk: self.0.clone(), path: path.to_owned(), content }))
+    }
+}
+
+impl FileLayer for Layer {
+    fn make_directory(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let state = self.0.state.lock();
+        let inside = state.names.keys().filter(|path| path.parent() == Some(directory));
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        Ok(inside.map(name).collect())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+        let content = self.0.state.lock().names.get(path).cloned();
+        let content = content.ok_or(io::ErrorKind::NotFound)?;
+        let bytes = content.lock().bytes.clone();
+        Ok(Box::new(Cursor::new(bytes)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
+        self.plain("create", path, |state| {
+            state.names.insert(path.to_owned(), Arc::default());
+        })?;
+        self.output(path)
+    }
+
+    fn append(&self, path: &Path) -> io::Result<Box<dyn Output>> {
+        self.plain("append", path, |_| {})?;
+        self.output(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.plain("rename", to, |state| {
+            if let Some(content) = state.names.remove(from) {
+                state.names.insert(to.to_owned(), content);
+            }
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.plain("remove", path, |state| {
+            state.names.remove(path);
+        })
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.plain("sync directory", directory, |state| {
+            state.durable.retain(|path, _| path.parent() != Some(directory));
+            let names = state.names.iter();
+            let inside = names.filter(|(path, _)| path.parent() == Some(directory));
+            let inside: Vec<_> = inside.map(|(path, it)| (path.clone(), it.clone())).collect();
+            state.durable.extend(inside);
+        })
+    }
+
+    fn lock(&self, _: &Path, _: &str) -> io::Result<Result<Box<dyn Any + Send>, String>> {
+        let mut state = self.0.state.lock();
+        if state.lock.upgrade().is_some() {
+            return Ok(Err("1".into()));
+        }
+        let guard = Arc::new(());
+        state.lock = Arc::downgrade(&guard);
+        Ok(Ok(Box::new(guard)))
+    }
+}
+
+impl Output for File {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let done = self.disk.operation("write", &self.path);
+        let written = match done {
+            Ok(()) | Err(Fault::Lost) => bytes.len(),
+            Err(Fault::Short | Fault::Power) => bytes.len() / 2,
+            Err(Fault::Error) => 0,
+        };
+        self.content.lock().bytes.extend_from_slice(&bytes[..written]);
+        done.map_err(|_| failure())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let done = self.disk.operation("sync", &self.path);
+        let mut content = self.content.lock();
+        let Content { bytes, synced, lost } = &mut *content;
+        let unsynced = (synced.len().min(bytes.len()), bytes.len());
+        match done {
+            Ok(()) => {
+                synced.clone_from(bytes);
+                for (start, end) in lost.iter() {
+                    let end = (*end).min(synced.len());
+                    if let Some(gone) = synced.get_mut(*start..end) {
+                        gone.fill(0);
+                    }
+                }
+            }
+            // What the system could not write it does not try again.
+            Err(Fault::Lost) => lost.push(unsynced),
+            Err(_) => {}
+        }
+        done.map_err(|_| failure())
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        let done = self.disk.operation("truncate", &self.path);
+        if matches!(done, Ok(()) | Err(Fault::Lost)) {
+            self.content.lock().bytes.truncate(length as usize);
+        }
+        done.map_err(|_| failure())
+    }
+}

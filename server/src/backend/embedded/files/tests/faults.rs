@@ -1,0 +1,151 @@
+//! Every step of commits and snapshots fails once in every way.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    disk::{Disk, Fault, Kept},
+    state::{Engine, key, name, open_with, set},
+};
+use crate::backend::{Backend as _, BackendError, Revision};
+
+/// What became of commits, each of which writes one key of the same name in two namespaces' worth of groups.
+#[derive(Default, Debug)]
+struct Fates {
+    kept: BTreeMap<String, Revision>,
+    not_kept: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl Fates {
+    async fn commit(&mut self, engine: &Engine, number: usize) {
+        let namespace = ["m", "n"][number % 2];
+        let id = format!("{namespace}{number}");
+        // Long enough to be written in part.
+        let value = format!("{number} {}", "x".repeat(100));
+        let writes = vec![vec![set(&id, &value), set(&format!("{id}'"), &value)]];
+        match engine.commit(namespace, writes).await {
+            Ok(committed) => {
+                self.kept.insert(id, committed.stamps[0].revision);
+            }
+            Err(BackendError::Unavailable(_)) => self.not_kept.push(id),
+            Err(BackendError::OutcomeUnknown(_)) => self.unknown.push(id),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// Whether an engine has what it must have, and nothing that it must not.
+    async fn check(&self, engine: &Engine, running: bool, what: &str) {
+        for (id, revision) in &self.kept {
+            assert_eq!(held(engine, id).await, Some(*revision), "{id} is kept, {what}: {self:?}");
+        }
+        for id in &self.not_kept {
+            assert_eq!(held(engine, id).await, None, "{id} is not kept, {what}: {self:?}");
+        }
+        for id in &self.unknown {
+            let held = held(engine, id).await;
+            assert!(!running || held.is_none(), "{id} was not acknowledged, {what}");
+            let taken = self
+                .kept
+                .iter()
+                .any(|(other, revision)| other[..1] == id[..1] && Some(*revision) == held);
+            assert!(!taken, "{id} came back with a revision given to another, {what}: {self:?}");
+        }
+    }
+}
+
+/// The revision of both keys of a commit.
+async fn held(engine: &Engine, id: &str) -> Option<Revision> {
+    let keys = [key(id), key(&format!("{id}'"))];
+    let read = engine.backend.read(&name(&id[..1]), &keys, None).await.unwrap();
+    let [first, second] = &read.entries[..] else { panic!("two were asked for") };
+    let revision = first.as_ref().map(|entry| entry.mod_revision);
+    assert_eq!(revision, second.as_ref().map(|entry| entry.mod_revision), "half of {id} is there");
+    revision
+}
+
+fn open(disk: &Arc<Disk>) -> Option<Engine> {
+    // Snapshots come often, and at other moments than commits.
+    open_with(disk, |options| options.snapshot_every_bytes = 1200).ok()
+}
+
+async fn run(operation: usize, fault: Fault) -> bool {
+    let disk = Arc::<Disk>::default();
+    let mut fates = Fates::default();
+    let what = format!("{fault:?} at {operation}");
+    disk.fail_at(operation, fault);
+    let Some(engine) = open(&disk) else {
+        // Nothing was promised yet: the next start is as the first.
+        for kept in [Kept::Nothing, Kept::Half, Kept::All] {
+            let engine = open(&disk.after_power_loss(kept)).expect(&what);
+            fates.commit(&engine, 0).await;
+            fates.check(&engine, true, &what).await;
+        }
+        return true;
+    };
+    for number in 0..12 {
+        fates.commit(&engine, number).await;
+    }
+    fates.check(&engine, true, &what).await;
+    reopen(&disk, &fates, &what).await;
+    if fault != Fault::Power {
+        engine.mended().await;
+        for number in 12..20 {
+            fates.commit(&engine, number).await;
+        }
+        fates.check(&engine, true, &what).await;
+        reopen(&disk, &fates, &format!("{what}, mended")).await;
+    }
+    let done = disk.has_failed();
+    drop(engine);
+    done
+}
+
+/// Starts on what is left after the power went.
+async fn reopen(disk: &Arc<Disk>, fates: &Fates, what: &str) {
+    for kept in [Kept::Nothing, Kept::Half, Kept::All] {
+        let what = format!("{what}, {kept:?}");
+        let lost = disk.after_power_loss(kept);
+        let files = lost.files();
+        let Some(engine) = open(&lost) else {
+            let error = open_with(&lost.after_kill(), |_| {}).map(drop).unwrap_err();
+            panic!("{what}: {error}\n{:?}\n{:#?}", files.keys(), disk.log());
+        };
+        fates.check(&engine, false, &what).await;
+        let state = engine.dump().await;
+        drop(engine);
+        let engine = open(&lost).expect("what was started once can be started again");
+        assert_eq!(engine.dump().await, state, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn every_step_fails_once_in_every_way() {
+    for fault in [Fault::Error, Fault::Short, Fault::Lost, Fault::Power] {
+        let mut operation = 0;
+        while run(operation, fault).await {
+            operation += 1;
+        }
+        assert!(operation > 40, "the faults reach into snapshots, not only to {operation}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_is_written_again_when_there_is_room() {
+    let disk = Arc::<Disk>::default();
+    let engine = open(&disk).unwrap();
+    let mut fates = Fates::default();
+    fates.commit(&engine, 0).await;
+    disk.set_failing(true);
+    for number in 1..5 {
+        fates.commit(&engine, number).await;
+    }
+    assert!(!*engine.backend.writable().borrow());
+    assert_eq!(fates.kept.len(), 1);
+    fates.check(&engine, true, "full").await;
+    disk.set_failing(false);
+    engine.mended().await;
+    fates.commit(&engine, 5).await;
+    assert_eq!(fates.kept.len(), 2);
+    fates.check(&engine, true, "room again").await;
+    reopen(&disk, &fates, "room again").await;
+}

@@ -1,0 +1,11 @@
+//! What is kept comes back: after any order of commits and snapshots, any failure, and any loss of what was not synced;
+//! and what is damaged is refused.
+
+mod damage;
+mod disk;
+mod faults;
+mod lines;
+mod options;
+mod roundtrip;
+mod staging;
+mod state;

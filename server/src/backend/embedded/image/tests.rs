@@ -1,0 +1,139 @@
+//! A snapshot that is collected while commits come in holds what was there at its end.
+
+use std::sync::Arc;
+
+use super::{Capture, Image, Step};
+use crate::backend::{
+    Change, Created, Draft, GroupIndex, Groups, Key, NamespaceName, NewDeadline, Position, Removal,
+    Retain, Revision, Write, WriteOp,
+    embedded::journal::{NamespaceState, Place, SnapshotWriter, Version},
+};
+
+/// Puts into another image what a snapshot is told.
+#[derive(Default)]
+struct Copy(Option<Image>);
+
+impl Copy {
+    fn image(&mut self) -> &mut Image {
+        self.0.as_mut().expect("a namespace has begun")
+    }
+}
+
+impl SnapshotWriter for Copy {
+    fn begin(&mut self, state: &NamespaceState) -> Result<(), String> {
+        self.0 = Some(Image::restored(state));
+        Ok(())
+    }
+
+    fn put(&mut self, change: &Change, place: Place, same_value: bool) -> Result<(), String> {
+        let Change { key, revision, time_ms, kind, entry, .. } = change;
+        let stamp = crate::backend::GroupStamp { revision: *revision, time_ms: *time_ms };
+        let (key, entry, kind) = (key.clone(), entry.clone(), *kind);
+        self.image().put_version(Version { key, stamp, kind, entry, place, same_value })
+    }
+
+    fn drop_key(&mut self, key: &Key) -> Result<(), String> {
+        self.image().drop_key(key)
+    }
+
+    fn end(&mut self, compacted: Revision) -> Result<(), String> {
+        self.image().forget_through(compacted)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// All that can be seen of an image, in words.
+fn show(image: &Image) -> Vec<String> {
+    let mut lines = vec![format!("{:?}", image.tip(0)), format!("{:?}", image.log_shape())];
+    lines.extend(image.log.iter().map(|change| line(change)));
+    for space in [&image.user, &image.notes, &image.internal] {
+        for newest in space.newest_after(None, 1000) {
+            let versions = std::iter::successors(Some(newest), |version| version.previous());
+            let held =
+                versions.take_while(|it| it.revision > image.compacted || it.entry.is_some());
+            // Behind the first that is compacted, nothing has to be kept.
+            let compacted = |version: &Arc<Change>| version.revision <= image.compacted;
+            let mut ended = false;
+            let held = held.take_while(|it| !std::mem::replace(&mut ended, compacted(it)));
+            lines.extend(held.map(|version| line(&version)));
+        }
+    }
+    lines
+}
+
+fn line(change: &Change) -> String {
+    let Change { key, revision, time_ms, kind, entry, .. } = change;
+    format!("{key:?} {revision} {time_ms} {kind:?} {entry:?}")
+}
+
+fn set(value: usize) -> Draft {
+    Draft {
+        value: value.to_string().into(),
+        content_type: "".into(),
+        version: 1,
+        created: Created::By(GroupIndex(0)),
+        deadline: NewDeadline::Never,
+    }
+}
+
+/// The commits that one step of the test makes.
+fn change(image: &mut Image, number: usize) {
+    let keys: [&[u8]; 4] = [b"user", b"\0\0note", b"\0internal", b"other"];
+    let name = [keys[number % 4], format!("{}", number / 4 % 3).as_bytes()].concat();
+    let key = Key::new(&name);
+    let is_there = image.get(&key).is_some();
+    let op = match number * 7 % 5 {
+        0 if is_there => WriteOp::Remove(Removal::Deleted),
+        1 | 2 if key.is_internal() => WriteOp::SetUnlogged(set(number)),
+        3 if key.is_internal() => WriteOp::RemoveUnlogged,
+        _ => WriteOp::Set(set(number)),
+    };
+    image.apply(Groups { writes: vec![Write { key, op }], ends: vec![1] });
+    if number.is_multiple_of(11) {
+        image.trim(&Retain::After(Revision(image.revision.0.saturating_sub(4))), 1000);
+    }
+    if number.is_multiple_of(97) {
+        image.clear(Vec::new());
+    }
+}
+
+#[test]
+fn what_changes_while_it_is_collected_is_told_as_it_is_in_the_end() {
+    let name = NamespaceName::new("n");
+    let (mut done, mut lost) = (0, 0);
+    for start in 0..400 {
+        for between in 0..6 {
+            let mut image = Image::new(Position(0), Revision(10), 5);
+            let mut number = start;
+            let mut run = |image: &mut Image, count: usize| {
+                for _ in 0..count {
+                    change(image, number);
+                    number += 1;
+                }
+            };
+            run(&mut image, 30);
+            let mut capture = Capture::new(&image);
+            loop {
+                match capture.step(&image, &name, false) {
+                    Step::More => run(&mut image, between),
+                    Step::Lost => {
+                        lost += 1;
+                        break;
+                    }
+                    Step::Done(state, later) => {
+                        let mut copy = Copy::default();
+                        capture.write(&state, later, &mut copy, || image.compacted).unwrap();
+                        let copy = copy.image();
+                        assert_eq!(show(copy), show(&image), "start {start}, {between} between");
+                        done += 1;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(done > 1000 && lost > 10, "{done} were told, {lost} lost");
+}

@@ -1,0 +1,6 @@
+//! What is kept comes back: after any order of commits, after a kill and after failures; and what is not ours is refused.
+
+mod failures;
+mod opening;
+mod roundtrip;
+mod state;

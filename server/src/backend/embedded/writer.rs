@@ -1,0 +1,447 @@
+//! The thread that hands commits to the journal, and applies what that has kept.
+//!
+//! Whatever waits when the journal has done with a group is the next group: all of it shares one write and one sync.
+//! The same thread begins snapshots, between two groups, so that a snapshot has all that was appended before; they are
+//! written on another. After a failure nothing is accepted until the journal is mended, which is tried again and again.
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedMutexGuard, oneshot, watch},
+    task::JoinSet,
+};
+
+use super::{
+    Intervals,
+    cells::{Cell, Cells},
+    commit::{apply, refuse},
+    journal::{AppendError, Encoder, Journal, Pending, Record, SnapshotWriter},
+    snapshot::write_snapshot,
+};
+use crate::{
+    backend::{BackendError, Committed},
+    clock::Clock,
+};
+
+/// About the most bytes that are appended together.
+const MAX_GROUP_BYTES: usize = 32 << 20;
+/// How long after a failure it is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The way to the journal. Dropped, it waits until all that was handed in is done.
+pub(super) struct Writer {
+    queue: Sender<Message>,
+    encoder: Encoder,
+    thread: Option<JoinHandle<()>>,
+    /// Ends the timers when dropped.
+    _timers: JoinSet<()>,
+}
+
+enum Message {
+    Write(Job),
+    /// Make durable what is not yet.
+    Sync,
+    /// Write a snapshot, if anything was appended since the last.
+    Snapshot,
+    /// Write a snapshot in any case, and tell when it has ended.
+    Rewrite(Asker),
+    /// A snapshot has ended.
+    SnapshotEnded(Result<(), String>),
+    /// Try to mend the journal.
+    Mend,
+    Stop,
+}
+
+/// Who waits for a snapshot.
+type Asker = oneshot::Sender<Result<(), String>>;
+
+struct Job {
+    cell: Arc<Cell>,
+    turn: OwnedMutexGuard<()>,
+    pending: Pending,
+    answer: oneshot::Sender<Result<Committed, BackendError>>,
+}
+
+impl Writer {
+    /// Starts the thread and its timers.
+    pub fn start(
+        journal: Box<dyn Journal>,
+        cells: Arc<Cells>,
+        clock: Arc<dyn Clock>,
+        intervals: Intervals,
+        writable: watch::Sender<bool>,
+    ) -> Self {
+        let (queue, messages) = mpsc::channel();
+        let encoder = journal.encoder();
+        let runtime = Handle::current();
+        let mut timers = JoinSet::new();
+        for (interval, message) in [
+            (intervals.sync, (|| Message::Sync) as fn() -> Message),
+            (intervals.snapshot, || Message::Snapshot),
+        ] {
+            if let Some(interval) = interval {
+                timers.spawn(tick(clock.clone(), interval, queue.clone(), message));
+            }
+        }
+        let worker = Worker {
+            journal,
+            cells,
+            clock,
+            runtime,
+            queue: queue.clone(),
+            writable,
+            state: State::Fit,
+            snapshot: None,
+            askers: Vec::new(),
+            stop: Arc::default(),
+        };
+        let thread = thread::Builder::new().name("journal".into());
+        let thread = thread
+            .spawn(move || worker.run(&messages))
+            .expect("a system that cannot start one thread cannot run this program");
+        Self { queue, encoder, thread: Some(thread), _timers: timers }
+    }
+
+    /// Has a commit kept and applied. Once handed in that is done whether or not the answer is awaited.
+    pub async fn write(
+        &self,
+        cell: Arc<Cell>,
+        turn: OwnedMutexGuard<()>,
+        record: Record,
+    ) -> Result<Committed, BackendError> {
+        self.hand_in(cell, turn, record).await.map_err(|_| lost())?
+    }
+
+    /// The same, where the answer may be awaited elsewhere; it does not come if the thread has ended.
+    pub fn hand_in(
+        &self,
+        cell: Arc<Cell>,
+        turn: OwnedMutexGuard<()>,
+        record: Record,
+    ) -> oneshot::Receiver<Result<Committed, BackendError>> {
+        let encoded = (self.encoder)(&record);
+        let pending = Pending { record, encoded };
+        let (answer, answered) = oneshot::channel();
+        // Without the thread the job is dropped, and the receiver finds out.
+        let _ = self.queue.send(Message::Write(Job { cell, turn, pending, answer }));
+        answered
+    }
+
+    /// Has everything written anew.
+    pub async fn rewrite(&self) -> Result<(), BackendError> {
+        let (asker, answered) = oneshot::channel();
+        // Without the thread the question is dropped, and the receiver finds out.
+        let _ = self.queue.send(Message::Rewrite(asker));
+        answered.await.map_err(|_| lost())?.map_err(BackendError::Unavailable)
+    }
+}
+
+/// Nobody knows what came of it.
+pub(super) fn lost() -> BackendError {
+    BackendError::OutcomeUnknown("the journal's thread has ended".into())
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The thread may have ended by a panic; then there is nothing to wait for.
+        let _ = self.queue.send(Message::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn tick(
+    clock: Arc<dyn Clock>,
+    interval: Duration,
+    queue: Sender<Message>,
+    message: fn() -> Message,
+) {
+    loop {
+        clock.sleep(interval).await;
+        if queue.send(message()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether commits are accepted.
+enum State {
+    /// They are.
+    Fit,
+    /// The journal failed, and why.
+    Unfit(String),
+    /// They will be once the snapshot under way is finished.
+    Mending(String),
+}
+
+struct Worker {
+    journal: Box<dyn Journal>,
+    cells: Arc<Cells>,
+    clock: Arc<dyn Clock>,
+    runtime: Handle,
+    queue: Sender<Message>,
+    writable: watch::Sender<bool>,
+    state: State,
+    /// The thread that writes a snapshot.
+    snapshot: Option<JoinHandle<()>>,
+    /// Who waits for it to end.
+    askers: Vec<Asker>,
+    /// Tells it to give up.
+    stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn run(mut self, messages: &Receiver<Message>) {
+        let runtime = self.runtime.clone();
+        let _runtime = runtime.enter();
+        let mut group = Group::default();
+        while let Ok(message) = messages.recv() {
+            let mut next = Some(message);
+            let mut stop = false;
+            while let Some(message) = next.take() {
+                match message {
+                    Message::Write(job) => group.add(job),
+                    other => {
+                        // What came before is done before.
+                        self.write(&mut group);
+                        stop = self.handle(other);
+                    }
+                }
+                if !stop && group.bytes < MAX_GROUP_BYTES {
+                    next = messages.try_recv().ok();
+                }
+            }
+            self.write(&mut group);
+            if stop {
+                break;
+            }
+            if matches!(self.state, State::Fit) && self.journal.wants_snapshot() {
+                self.begin_snapshot();
+            }
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(snapshot) = self.snapshot.take() {
+            let _ = snapshot.join();
+        }
+        self.sync();
+    }
+
+    /// Answers whether to stop.
+    fn handle(&mut self, message: Message) -> bool {
+        match message {
+            Message::Write(_) => {}
+            Message::Sync => self.sync(),
+            Message::Snapshot => {
+                if self.journal.has_grown() {
+                    self.begin_snapshot();
+                }
+            }
+            Message::Rewrite(asker) => self.rewrite(asker),
+            Message::SnapshotEnded(result) => self.end_snapshot(result),
+            Message::Mend => self.mend(),
+            Message::Stop => return true,
+        }
+        false
+    }
+
+    fn write(&mut self, group: &mut Group) {
+        if group.jobs.is_empty() {
+            return;
+        }
+        let Group { pending, jobs, .. } = mem::take(group);
+        let result = match &self.state {
+            State::Fit => self.journal.append(&pending),
+            State::Unfit(why) | State::Mending(why) => Err(AppendError::NotKept(why.clone())),
+        };
+        // Who gets the error finds the state told accordingly.
+        if let Err(error) = &result
+            && matches!(self.state, State::Fit)
+        {
+            self.fail(error);
+        }
+        for (Pending { record, .. }, Waiting { cell, turn, answer }) in
+            pending.into_iter().zip(jobs)
+        {
+            let answered = match &result {
+                Ok(()) => {
+                    let committed = apply(&self.cells, &cell, record);
+                    self.cells.show(&cell);
+                    Ok(committed)
+                }
+                Err(error) => {
+                    refuse(&cell);
+                    Err(BackendError::from(error.clone()))
+                }
+            };
+            drop((turn, cell));
+            // Nobody may be waiting any more.
+            let _ = answer.send(answered);
+        }
+    }
+
+    fn sync(&mut self) {
+        if matches!(self.state, State::Fit)
+            && let Err(error) = self.journal.sync()
+        {
+            self.fail(&error);
+        }
+    }
+
+    fn fail(&mut self, error: &AppendError) {
+        tracing::error!(%error, "the journal failed: nothing is accepted until it is mended; reads go on");
+        self.state = State::Unfit(format!("the journal failed and is not mended yet: {error}"));
+        self.writable.send_replace(false);
+        self.mend_later();
+    }
+
+    fn mend_later(&self) {
+        let (clock, queue) = (self.clock.clone(), self.queue.clone());
+        self.runtime.spawn(async move {
+            clock.sleep(PAUSE).await;
+            // The server may have stopped meanwhile.
+            let _ = queue.send(Message::Mend);
+        });
+    }
+
+    fn mend(&mut self) {
+        let State::Unfit(why) = &self.state else {
+            return;
+        };
+        if self.snapshot.is_some() {
+            // It is of the journal as it was before the failure.
+            self.stop.store(true, Ordering::Relaxed);
+            return self.mend_later();
+        }
+        match self.journal.mend() {
+            Ok(None) => self.mended(),
+            Ok(Some(writer)) => {
+                self.state = State::Mending(why.clone());
+                self.spawn_snapshot(writer);
+            }
+            Err(error) => {
+                tracing::warn!(error, "the journal cannot be mended yet; trying again");
+                self.mend_later();
+            }
+        }
+    }
+
+    fn mended(&mut self) {
+        tracing::info!("the journal is mended: commits are accepted again");
+        self.state = State::Fit;
+        self.writable.send_replace(true);
+    }
+
+    fn rewrite(&mut self, asker: Asker) {
+        let refused = match &self.state {
+            State::Fit if self.snapshot.is_some() => Some("a snapshot is being written".into()),
+            State::Fit => None,
+            State::Unfit(why) | State::Mending(why) => Some(why.clone()),
+        };
+        if let Some(refused) = refused {
+            // Nobody may be waiting any more.
+            let _ = asker.send(Err(refused));
+            return;
+        }
+        self.askers.push(asker);
+        match self.journal.begin_snapshot() {
+            Ok(writer) => self.spawn_snapshot(writer),
+            Err(error) => self.end_snapshot(Err(error)),
+        }
+    }
+
+    fn begin_snapshot(&mut self) {
+        if self.snapshot.is_some() || !matches!(self.state, State::Fit) {
+            return;
+        }
+        match self.journal.begin_snapshot() {
+            Ok(writer) => self.spawn_snapshot(writer),
+            Err(error) => tracing::warn!(error, "no snapshot could be begun; trying again later"),
+        }
+    }
+
+    fn spawn_snapshot(&mut self, writer: Box<dyn SnapshotWriter>) {
+        self.stop = Arc::default();
+        let (cells, stop, queue) = (self.cells.clone(), self.stop.clone(), self.queue.clone());
+        let write = move || {
+            let result = write_snapshot(&cells, writer, &stop);
+            // The engine may have ended meanwhile.
+            let _ = queue.send(Message::SnapshotEnded(result));
+        };
+        match thread::Builder::new().name("snapshot".into()).spawn(write) {
+            Ok(thread) => self.snapshot = Some(thread),
+            Err(error) => self.end_snapshot(Err(format!("no thread for it: {error}"))),
+        }
+    }
+
+    fn end_snapshot(&mut self, result: Result<(), String>) {
+        self.snapshot = None;
+        for asker in self.askers.drain(..) {
+            // Nobody may be waiting any more.
+            let _ = asker.send(result.clone());
+        }
+        if let Err(error) = &result {
+            tracing::warn!(error, "the snapshot was not finished; what it was to replace stays");
+        }
+        if let State::Mending(why) = &self.state {
+            match result {
+                Ok(()) => self.mended(),
+                Err(_) => {
+                    self.state = State::Unfit(why.clone());
+                    self.mend_later();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("the journal's thread has ended: nothing is accepted any more");
+            self.writable.send_replace(false);
+        }
+    }
+}
+
+/// Commits that wait, and who waits for them.
+#[derive(Default)]
+struct Group {
+    pending: Vec<Pending>,
+    jobs: Vec<Waiting>,
+    bytes: usize,
+}
+
+struct Waiting {
+    cell: Arc<Cell>,
+    turn: OwnedMutexGuard<()>,
+    answer: oneshot::Sender<Result<Committed, BackendError>>,
+}
+
+impl Group {
+    fn add(&mut self, job: Job) {
+        let Job { cell, turn, pending, answer } = job;
+        self.bytes += pending.encoded.len();
+        self.pending.push(pending);
+        self.jobs.push(Waiting { cell, turn, answer });
+    }
+}
+
+impl From<AppendError> for BackendError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::NotKept(why) => Self::Unavailable(why),
+            AppendError::Unknown(why) => Self::OutcomeUnknown(why),
+        }
+    }
+}
