@@ -1,6 +1,7 @@
 //! Why the store did not do what it was asked.
 
-use crate::backend::{BackendError, Lineage, Revision};
+use super::record::LossCause;
+use crate::backend::{BackendError, Key, Lineage, NamespaceName, Revision};
 
 /// Why a command was refused. `E` is how it shows an entry.
 #[derive(Debug, Clone)]
@@ -37,6 +38,40 @@ pub enum Refusal<E> {
         /// Its lineage now.
         lineage: Option<Lineage>,
     },
+    /// The hold of a lock is not current.
+    LockLost {
+        /// The lock.
+        lock: Key,
+        /// The token of the hold.
+        token: Revision,
+        /// Why.
+        cause: LossCause,
+    },
+    /// There is no such lease.
+    LeaseNotFound {
+        /// Its id.
+        lease: u64,
+    },
+    /// The id of a lease is in use, or was.
+    LeaseIdUsed {
+        /// The id.
+        lease: u64,
+    },
+    /// Too many wait for a lock already.
+    TooManyWaiters {
+        /// The limit.
+        limit: u64,
+    },
+    /// The id of a request came before with another one.
+    RequestReused {
+        /// Its number.
+        seq: u64,
+    },
+    /// Too many answers to requests with an id are kept already.
+    TooManyRequests {
+        /// The limit.
+        limit: u64,
+    },
     /// An operation of a transaction was refused.
     Operation {
         /// `then` or `otherwise`.
@@ -60,6 +95,12 @@ impl<E> Refusal<E> {
             Self::TooLarge { what, size, limit } => Refusal::TooLarge { what, size, limit },
             Self::QuotaExceeded { quota, limit } => Refusal::QuotaExceeded { quota, limit },
             Self::LineageChanged { lineage } => Refusal::LineageChanged { lineage },
+            Self::LockLost { lock, token, cause } => Refusal::LockLost { lock, token, cause },
+            Self::LeaseNotFound { lease } => Refusal::LeaseNotFound { lease },
+            Self::LeaseIdUsed { lease } => Refusal::LeaseIdUsed { lease },
+            Self::TooManyWaiters { limit } => Refusal::TooManyWaiters { limit },
+            Self::RequestReused { seq } => Refusal::RequestReused { seq },
+            Self::TooManyRequests { limit } => Refusal::TooManyRequests { limit },
             Self::Operation { branch, index, refusal } => {
                 let refusal = Box::new(refusal.map(show));
                 Refusal::Operation { branch, index, refusal }
@@ -84,6 +125,11 @@ pub enum StoreError {
         lineage: Option<Lineage>,
         /// The last revision both histories share; 0: none is known.
         valid_through: Revision,
+    },
+    /// The namespace to be imported has something already, and is not to be replaced.
+    NotEmpty {
+        /// Its name.
+        namespace: NamespaceName,
     },
     /// Others kept changing what the command reads.
     Contended {

@@ -13,11 +13,13 @@ use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Store, Submission, command::Command, namespace::Namespace};
+use super::{Store, Submission, command::Command, error::StoreError, keys, namespace::Namespace};
 use crate::backend::NamespaceName;
 
 /// How many entries are removed in one revision.
 const BATCH: usize = 1000;
+/// How many namespaces are looked at in one step.
+const NAMESPACES_STEP: usize = 1000;
 /// How many namespaces are worked on at once.
 const CONCURRENCY: usize = 16;
 /// The longest sleep: a clock that was set must not be noticed much later.
@@ -57,6 +59,10 @@ impl Deadlines {
 
 /// Removes what is due for ever.
 pub(super) async fn run(store: Arc<Store>) {
+    while let Err(error) = store.look_through_namespaces().await {
+        tracing::warn!(?error, "expiry waits for the backend");
+        store.sleep(LONGEST_SLEEP).await;
+    }
     loop {
         let now_ms = match store.backend.now_ms().await {
             Ok(now_ms) => now_ms,
@@ -83,6 +89,28 @@ pub(super) async fn run(store: Arc<Store>) {
 }
 
 impl Store {
+    /// Notes of all namespaces that there are when the store begins its work what has to be done in them.
+    async fn look_through_namespaces(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let infos = self.backend.namespaces("", after.as_ref(), NAMESPACES_STEP).await?;
+            let Some(last) = infos.last() else {
+                return Ok(());
+            };
+            after = Some(last.name.clone());
+            for info in infos {
+                let namespace = self.namespace(&info.name);
+                if let Some(deadline_ms) = info.next_deadline_ms {
+                    self.deadlines.note(&namespace, deadline_ms);
+                }
+                let mut log = namespace.log.lock();
+                if log.0 == 0 {
+                    log.1 = info.log;
+                }
+            }
+        }
+    }
+
     /// Removes one batch of what is due in a namespace, so that one with much to remove does not hold up the
     /// others, and notes when to come back.
     async fn remove_due(self: &Arc<Self>, name: NamespaceName, now_ms: i64) {
@@ -101,14 +129,16 @@ impl Store {
     async fn try_remove_due(
         self: &Arc<Self>,
         namespace: &Namespace,
-    ) -> Result<Option<i64>, super::error::StoreError> {
+    ) -> Result<Option<i64>, StoreError> {
         let (due, next_ms) = self.backend.expired(&namespace.name, BATCH).await?;
         if due.is_empty() {
             return Ok(next_ms);
         }
+        let has_servers = due.iter().any(keys::is_server);
         let expire = Submission::command_only(Command::Expire(due));
-        for outcome in self.submit(&namespace.name, vec![expire]).await {
-            outcome?;
+        self.submit_one(&namespace.name, expire).await?;
+        if has_servers {
+            self.sweep_places(namespace).await?;
         }
         // What is left is due at once, or later: that is for the next look.
         let (_, next_ms) = self.backend.expired(&namespace.name, 0).await?;

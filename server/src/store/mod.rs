@@ -5,14 +5,19 @@ mod committer;
 pub mod error;
 mod expiry;
 pub mod glob;
-mod keys;
+pub mod keys;
+mod leases;
+mod locks;
 mod namespace;
 mod read;
+mod record;
+mod requests;
 mod retention;
 pub mod selector;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod watch;
 mod workspace;
 
@@ -28,9 +33,14 @@ use std::{
 use parking_lot::RwLock;
 use tokio::{sync::watch as value, task::JoinSet};
 
-pub use committer::{Answer, Submission, Work};
+pub use command::Guard;
+pub use committer::{Answer, RequestId, Submission, Work};
+pub use leases::Attached;
+pub use locks::{LockEvent, LockEventKind, LockSelector, LockWatchItem, LockWatchQuery};
 pub use namespace::Pin;
-pub use read::{Cursor, ListQuery, Page, Snapshot};
+pub use read::{Cursor, ListQuery, Page, ReadState, Snapshot};
+pub use record::{HoldDuration, LeaseView, LockView, LossCause, Owner};
+pub use transfer::{ExportItem, Import, Imported, MovedLease, MovedLock, TransferStart};
 pub use watch::{Kinds, WatchItem, WatchQuery, WatchStart};
 pub use workspace::{MAX_REVISION_BYTES, MAX_REVISION_KEYS};
 
@@ -41,10 +51,18 @@ use crate::{
 };
 
 /// How a store is set up.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct StoreOptions {
     /// The settings that a namespace begins with.
     pub initial_settings: Settings,
+    /// Most keys and locks of a lease, up to [`MAX_REVISION_KEYS`]: they end in one revision.
+    pub max_lease_keys: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { initial_settings: Settings::default(), max_lease_keys: MAX_REVISION_KEYS }
+    }
 }
 
 /// The state of all namespaces.

@@ -7,7 +7,9 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{committer::Queue, settings::Settings, watch::Hub};
+use super::{
+    committer::Queue, locks::WaitingCalls, requests::KeptRequests, settings::Settings, watch::Hub,
+};
 use crate::backend::{LogShape, NamespaceName, Revision, StoredEntry};
 
 pub(super) struct Namespace {
@@ -18,6 +20,10 @@ pub(super) struct Namespace {
     pub log: Mutex<(u64, LogShape)>,
     /// The earliest deadline that expiry knows of; `i64::MAX`: none.
     pub deadline_ms: AtomicI64,
+    /// Which answers to requests are kept, once that was looked for.
+    pub kept: Mutex<Option<KeptRequests>>,
+    /// The calls that wait here for locks.
+    pub waiting: Mutex<WaitingCalls>,
     settings: Mutex<Option<(StoredEntry, Arc<Settings>)>>,
     pins: Mutex<BTreeMap<Revision, usize>>,
 }
@@ -30,6 +36,8 @@ impl Namespace {
             hub: Mutex::default(),
             log: Mutex::default(),
             deadline_ms: AtomicI64::new(i64::MAX),
+            kept: Mutex::default(),
+            waiting: Mutex::default(),
             settings: Mutex::default(),
             pins: Mutex::default(),
         }

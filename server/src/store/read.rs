@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Pin, Stats, Store, error::StoreError, keys, selector::Selector, settings::Settings};
+use super::{
+    Pin, Stats, Store, error::StoreError, keys, leases::Leases, selector::Selector,
+    settings::Settings,
+};
 use crate::backend::{
     BackendError, History, Key, KeyRange, Lineage, NamespaceInfo, NamespaceName, Revision,
     StoredEntry, Tip,
@@ -24,6 +27,23 @@ pub struct Snapshot {
     pub lineage: Option<Lineage>,
     /// One slot a key, in the order asked.
     pub entries: Vec<Option<StoredEntry>>,
+    leases: Leases,
+}
+
+/// The state that an answer is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadState {
+    /// The revision.
+    pub revision: Revision,
+    /// The store's time of the read.
+    pub time_ms: i64,
+}
+
+impl Snapshot {
+    /// When an entry ends: by its own deadline, or with its lease.
+    pub fn deadline_ms(&self, entry: &StoredEntry) -> Option<i64> {
+        self.leases.ends_ms(&entry.deadline)
+    }
 }
 
 /// What to list.
@@ -75,17 +95,23 @@ impl Store {
         at: Option<Revision>,
     ) -> Result<Snapshot, StoreError> {
         let mut answer = self.backend.read(namespace, keys, at).await?;
+        let revision = at.unwrap_or(answer.tip.revision);
+        let mut leases = Leases::default();
         if at.is_none() {
+            let found = answer.entries.iter().flatten();
+            if let Err(error) = self.look_up(namespace, &mut leases, found, revision).await {
+                return match error.is_lost_history() {
+                    // What was read is gone already: that is as good as not having read it.
+                    true => Box::pin(self.read(namespace, keys, at)).await,
+                    false => Err(error),
+                };
+            }
             for entry in &mut answer.entries {
-                hide_due(entry, answer.tip.time_ms);
+                hide_due(entry, answer.tip.time_ms, &leases);
             }
         }
-        Ok(Snapshot {
-            revision: at.unwrap_or(answer.tip.revision),
-            time_ms: answer.tip.time_ms,
-            lineage: answer.tip.lineage,
-            entries: answer.entries,
-        })
+        let Tip { time_ms, lineage, .. } = answer.tip;
+        Ok(Snapshot { revision, time_ms, lineage, entries: answer.entries, leases })
     }
 
     /// Reads keys at the revision and time of an earlier read.
@@ -102,8 +128,13 @@ impl Store {
         };
         check_lineage(snapshot.lineage, cursor.lineage)?;
         if cursor.by_clock {
+            let found = snapshot.entries.iter().flatten();
+            let read = self.look_up(namespace, &mut snapshot.leases, found, cursor.revision).await;
+            if let Err(error) = read {
+                return Err(self.explain(namespace, cursor, error).await);
+            }
             for entry in &mut snapshot.entries {
-                hide_due(entry, cursor.time_ms);
+                hide_due(entry, cursor.time_ms, &snapshot.leases);
             }
         }
         snapshot.time_ms = cursor.time_ms;
@@ -123,6 +154,7 @@ impl Store {
         let mut rest = Some(query.remaining(after.as_ref()));
         let mut cursor = after;
         let mut entries = Vec::new();
+        let mut leases = Leases::default();
         for _ in 0..PAGE_STEPS {
             let Some(range) = rest else { break };
             let at = cursor.as_ref().map(|cursor| cursor.revision).or(query.at);
@@ -143,8 +175,15 @@ impl Store {
                 edge: None,
             });
             check_lineage(step.tip.lineage, here.lineage)?;
+            if here.by_clock {
+                let found = step.entries.iter();
+                let read = self.look_up(namespace, &mut leases, found, here.revision).await;
+                if let Err(error) = read {
+                    return Err(self.explain(namespace, here, error).await);
+                }
+            }
             for entry in step.entries {
-                if !query.shows(&entry, here) {
+                if !query.shows(&entry, here, &leases) {
                     continue;
                 }
                 if entries.len() == limit || !(admit(&entry) || entries.is_empty()) {
@@ -289,10 +328,10 @@ impl Store {
 }
 
 impl ListQuery {
-    fn shows(&self, entry: &StoredEntry, cursor: &Cursor) -> bool {
+    fn shows(&self, entry: &StoredEntry, cursor: &Cursor, leases: &Leases) -> bool {
         self.selector.contains(entry.key())
             && entry.mod_revision >= self.min_mod_revision
-            && !(cursor.by_clock && entry.deadline.is_due(cursor.time_ms))
+            && !(cursor.by_clock && leases.is_due(entry, cursor.time_ms))
     }
 
     /// The part of the range that is left.
@@ -321,8 +360,8 @@ pub(super) fn check_lineage(
     Err(StoreError::LineageChanged { lineage, valid_through: Revision(0) })
 }
 
-fn hide_due(entry: &mut Option<StoredEntry>, time_ms: i64) {
-    if entry.as_ref().is_some_and(|entry| entry.deadline.is_due(time_ms)) {
+fn hide_due(entry: &mut Option<StoredEntry>, time_ms: i64, leases: &Leases) {
+    if entry.as_ref().is_some_and(|entry| leases.is_due(entry, time_ms)) {
         *entry = None;
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch as value;
 
 use super::{
@@ -53,12 +53,13 @@ impl Clock for Broken {
 }
 
 fn store(clock: Arc<dyn Clock>) -> Arc<Store> {
-    let backend = Registry::default().open("memory:", clock.clone()).unwrap();
+    let opened = Registry::default().open("memory:", clock.clone()).now_or_never();
+    let backend = opened.expect("it waits for nothing").unwrap();
     Store::new(backend, clock, StoreOptions::default())
 }
 
 async fn submit(store: &Arc<Store>, name: &NamespaceName, work: Work) -> Answer {
-    let submission = Submission { expected_lineage: None, work };
+    let submission = Submission { expected_lineage: None, guards: Vec::new(), request: None, work };
     store.submit(name, vec![submission]).await.remove(0).unwrap()
 }
 

@@ -9,6 +9,7 @@ use crate::{
     backend::{Key, NewDeadline, Revision},
     store::{
         error::Refusal,
+        keys,
         selector::Selector,
         workspace::{Seen, Workspace},
     },
@@ -27,19 +28,34 @@ pub enum Expiry {
     Keep,
     /// Not by itself.
     Never,
+    /// With this lease.
+    Lease(u64),
 }
 
 impl Expiry {
-    fn resolve(self, current: Option<&Seen>, workspace: &Workspace) -> NewDeadline {
-        match (self, current) {
+    /// The key of the lease it names.
+    pub(super) fn lease(self) -> Option<Key> {
+        match self {
+            Self::Lease(id) => Some(keys::lease(id)),
+            _ => None,
+        }
+    }
+
+    fn resolve(
+        self,
+        current: Option<&Seen>,
+        workspace: &mut Workspace,
+    ) -> Result<NewDeadline, Refusal<Seen>> {
+        Ok(match (self, current) {
             (Self::Ttl(ttl_ms), _) => NewDeadline::After(ttl_ms),
             (Self::At(at_ms), _) => NewDeadline::At(at_ms),
             (Self::Never, _) => NewDeadline::Never,
+            (Self::Lease(id), _) => NewDeadline::Of(workspace.lease(id)?.key().clone()),
             (Self::Keep, Some(current)) => current.deadline(),
             (Self::Keep, None) | (Self::Default, _) => {
                 workspace.settings().default_ttl_ms.map_or(NewDeadline::Never, NewDeadline::After)
             }
-        }
+        })
     }
 }
 
@@ -91,6 +107,11 @@ pub struct Set {
 }
 
 impl Set {
+    pub(super) fn add_keys(&self, keys: &mut Vec<Key>) {
+        keys.push(self.key.clone());
+        keys.extend(self.expiry.lease());
+    }
+
     /// About how many bytes it holds.
     pub(super) fn bytes(&self) -> usize {
         self.key.as_bytes().len() + self.content_type.len() + self.value.len()
@@ -99,7 +120,7 @@ impl Set {
     pub(super) fn run(&self, workspace: &mut Workspace) -> Result<SetReply<Seen>, Refusal<Seen>> {
         let current = workspace.get(&self.key);
         self.condition.check(current.as_ref(), workspace)?;
-        let deadline = self.expiry.resolve(current.as_ref(), workspace);
+        let deadline = self.expiry.resolve(current.as_ref(), workspace)?;
         let (value, content_type) = (self.value.clone(), self.content_type.clone());
         let written = workspace.put(&self.key, current.as_ref(), value, content_type, deadline);
         Ok(SetReply {
@@ -146,11 +167,18 @@ pub struct SetTtl {
 }
 
 impl SetTtl {
+    pub(super) fn add_keys(&self, keys: &mut Vec<Key>) {
+        keys.push(self.key.clone());
+        keys.extend(self.expiry.lease());
+    }
+
     /// The entry after it, if there is one.
-    pub(super) fn run(&self, workspace: &mut Workspace) -> Option<Seen> {
-        let current = workspace.get(&self.key)?;
-        let deadline = self.expiry.resolve(Some(&current), workspace);
-        Some(workspace.set_deadline(&self.key, &current, deadline))
+    pub(super) fn run(&self, workspace: &mut Workspace) -> Result<Option<Seen>, Refusal<Seen>> {
+        let Some(current) = workspace.get(&self.key) else {
+            return Ok(None);
+        };
+        let deadline = self.expiry.resolve(Some(&current), workspace)?;
+        Ok(Some(workspace.set_deadline(&self.key, &current, deadline)))
     }
 }
 
@@ -168,6 +196,11 @@ pub struct Increment {
 }
 
 impl Increment {
+    pub(super) fn add_keys(&self, keys: &mut Vec<Key>) {
+        keys.push(self.key.clone());
+        keys.extend(self.expiry.lease());
+    }
+
     pub(super) fn run(&self, workspace: &mut Workspace) -> Result<i64, Refusal<Seen>> {
         let current = workspace.get(&self.key);
         let (base, content_type, deadline) = match &current {
@@ -175,7 +208,7 @@ impl Increment {
                 let number = parse_number(current.value())?;
                 (number, current.content_type().clone(), current.deadline())
             }
-            None => (self.initial, TEXT_PLAIN, self.expiry.resolve(None, workspace)),
+            None => (self.initial, TEXT_PLAIN, self.expiry.resolve(None, workspace)?),
         };
         let sum = base.checked_add(self.delta).ok_or_else(|| Refusal::NotANumber {
             problem: format!("{base} + {} does not fit into 64 bits signed", self.delta),

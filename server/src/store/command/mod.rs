@@ -5,12 +5,21 @@
 
 mod batch;
 mod kv;
+mod lease;
+mod lock;
+mod presence;
 mod settings;
 mod transaction;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 pub use kv::{Condition, Delete, DeleteRange, Expiry, Increment, Set, SetTtl};
+pub use lease::{Grant, KeepAlive, Revoke, RevokeReply};
+pub use lock::{
+    Acquire, AcquireReply, BreakLock, Guard, HoldName, Release, Renew, UpdateLock, Wait,
+};
+pub use presence::Presence;
 pub use settings::UpdateSettings;
 pub use transaction::{
     Compare, Comparison, List, MAX_ANSWER_BYTES, Operand, Operation, OperationReply, Transaction,
@@ -18,11 +27,13 @@ pub use transaction::{
 
 use super::{
     error::Refusal,
+    keys,
+    record::{LeaseView, LockView},
     selector::Selector,
     settings::Settings,
     workspace::{Seen, Workspace},
 };
-use crate::backend::{Entry, GroupStamp, Key, Revision, StoredEntry};
+use crate::backend::{Deadline, Entry, GroupStamp, Key, Revision, StoredEntry};
 
 /// A write of one namespace.
 #[derive(Debug, Clone)]
@@ -47,12 +58,30 @@ pub enum Command {
     Transact(Transaction),
     /// Change the settings of the namespace.
     UpdateSettings(UpdateSettings),
+    /// Take a lock.
+    Acquire(Box<Acquire>),
+    /// Let a hold last.
+    Renew(Renew),
+    /// Give a hold up.
+    Release(Release),
+    /// Change what a lock shows.
+    UpdateLock(UpdateLock),
+    /// Take a lock away.
+    BreakLock(BreakLock),
+    /// Grant a lease.
+    Grant(Grant),
+    /// Keep a lease alive.
+    KeepAlive(KeepAlive),
+    /// End a lease.
+    Revoke(Revoke),
+    /// Say that a server lives.
+    Presence(Presence),
     /// Remove those of these keys that are due; what is due is removed before any command that names it.
     Expire(Vec<Key>),
 }
 
 /// What a command answers. `E` is how it shows an entry.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Reply<E> {
     /// [`Command::Set`]
     Set(SetReply<E>),
@@ -74,6 +103,24 @@ pub enum Reply<E> {
     Transact(TransactReply<E>),
     /// [`Command::UpdateSettings`]: the settings now.
     Settings(Settings),
+    /// [`Command::Acquire`]
+    Acquired(AcquireReply<E>),
+    /// [`Command::Renew`]: the lock after it.
+    Renewed(LockReply<E>),
+    /// [`Command::Release`]: whether there was something to give up.
+    Released(bool),
+    /// [`Command::UpdateLock`]: the lock after it.
+    LockUpdated(LockReply<E>),
+    /// [`Command::BreakLock`]: whether the hold was current.
+    LockBroken(bool),
+    /// [`Command::Grant`]: the lease.
+    Granted(LeaseReply<E>),
+    /// [`Command::KeepAlive`]: the lease after it.
+    KeptAlive(LeaseReply<E>),
+    /// [`Command::Revoke`]
+    Revoked(RevokeReply),
+    /// [`Command::Presence`]: whether the server lives on.
+    Present(bool),
     /// [`Command::Expire`]
     Expired,
     /// A clear: how many keys were removed.
@@ -83,7 +130,7 @@ pub enum Reply<E> {
 }
 
 /// What a set did.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SetReply<E> {
     /// The entry without its value.
     pub entry: E,
@@ -94,7 +141,7 @@ pub struct SetReply<E> {
 }
 
 /// What a delete did.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeleteReply<E> {
     /// Whether the key was there.
     pub deleted: bool,
@@ -103,7 +150,7 @@ pub struct DeleteReply<E> {
 }
 
 /// What a delete of many did.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct DeleteRangeReply {
     /// How many were removed.
     pub deleted: u64,
@@ -112,7 +159,7 @@ pub struct DeleteRangeReply {
 }
 
 /// What a transaction did.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TransactReply<E> {
     /// Whether all compares held.
     pub succeeded: bool,
@@ -122,6 +169,24 @@ pub struct TransactReply<E> {
     pub results: Vec<OperationReply<E>>,
 }
 
+/// A lock in an answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LockReply<E> {
+    /// Its entry.
+    pub lock: E,
+    /// The entry of the lease it is held by.
+    pub lease: Option<Box<E>>,
+    /// How many wait for it.
+    pub waiting: u32,
+}
+
+/// A lease in an answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LeaseReply<E> {
+    /// Its entry.
+    pub lease: E,
+}
+
 /// An entry in an answer.
 #[derive(Debug, Clone)]
 pub enum EntryView {
@@ -129,6 +194,8 @@ pub enum EntryView {
     Stored(StoredEntry),
     /// As the command wrote it.
     Written(Key, Entry),
+    /// As an answer that was given before had it, but for its value, which was too large to be kept.
+    WithoutValue(Key, Entry),
 }
 
 impl EntryView {
@@ -136,7 +203,7 @@ impl EntryView {
     pub fn key(&self) -> &Key {
         match self {
             Self::Stored(stored) => stored.key(),
-            Self::Written(key, _) => key,
+            Self::Written(key, _) | Self::WithoutValue(key, _) => key,
         }
     }
 
@@ -144,7 +211,15 @@ impl EntryView {
     pub fn entry(&self) -> &Entry {
         match self {
             Self::Stored(stored) => stored,
-            Self::Written(_, entry) => entry,
+            Self::Written(_, entry) | Self::WithoutValue(_, entry) => entry,
+        }
+    }
+
+    /// The value, unless it was left out.
+    pub fn value(&self) -> Option<&Bytes> {
+        match self {
+            Self::Stored(_) | Self::Written(..) => Some(&self.entry().value),
+            Self::WithoutValue(..) => None,
         }
     }
 
@@ -178,23 +253,63 @@ impl Command {
     /// Adds the keys it reads or writes.
     pub fn add_keys(&self, keys: &mut Vec<Key>) {
         match self {
-            Self::Set(set) => keys.push(set.key.clone()),
+            Self::Set(set) => set.add_keys(keys),
             Self::Delete(delete) => keys.push(delete.key.clone()),
-            Self::SetTtl(set_ttl) | Self::Touch(set_ttl) => keys.push(set_ttl.key.clone()),
-            Self::Increment(increment) => keys.push(increment.key.clone()),
+            Self::SetTtl(set_ttl) | Self::Touch(set_ttl) => set_ttl.add_keys(keys),
+            Self::Increment(increment) => increment.add_keys(keys),
             Self::DeleteRange(_) | Self::UpdateSettings(_) => {}
-            Self::BatchSet(items) => keys.extend(items.iter().map(|item| item.key.clone())),
-            Self::BatchDelete(named) | Self::Expire(named) => keys.extend_from_slice(named),
-            Self::Transact(transaction) => keys.extend(transaction.keys().cloned()),
+            Self::BatchSet(items) => items.iter().for_each(|item| item.add_keys(keys)),
+            Self::BatchDelete(named) => keys.extend_from_slice(named),
+            Self::Transact(transaction) => transaction.add_keys(keys),
+            Self::Acquire(acquire) => acquire.add_keys(keys),
+            Self::Release(release) => release.add_keys(keys),
+            Self::Renew(Renew { lock, .. })
+            | Self::UpdateLock(UpdateLock { lock, .. })
+            | Self::BreakLock(BreakLock { lock, .. }) => {
+                keys.extend([lock.clone(), keys::queue(lock)]);
+            }
+            Self::Grant(grant) => keys.extend(grant.keys()),
+            Self::KeepAlive(KeepAlive { lease }) | Self::Revoke(Revoke { lease }) => {
+                keys.push(keys::lease(*lease));
+            }
+            Self::Presence(presence) => keys.push(presence.server.clone()),
+            Self::Expire(named) => {
+                let locks = named.iter().filter(|key| keys::kind(key) == Some(keys::Kind::Lock));
+                keys.extend(locks.map(keys::queue));
+                keys.extend_from_slice(named);
+            }
         }
     }
 
-    /// Whether it reads ranges.
+    /// Whether it reads ranges of users' keys.
     pub fn reads_ranges(&self) -> bool {
         match self {
             Self::DeleteRange(_) => true,
             Self::Transact(transaction) => transaction.reads_ranges(),
             _ => false,
+        }
+    }
+
+    /// Whether it is committed alone: what it reads depends on what it finds, or may be long, so that it must not
+    /// lie under what others before it write.
+    pub fn goes_alone(&self) -> bool {
+        matches!(self, Self::Revoke(_) | Self::Expire(_)) || self.reads_ranges()
+    }
+
+    /// The lock that it may change the hold or the queue of.
+    pub fn lock_touched(&self) -> Option<&Key> {
+        match self {
+            Self::Acquire(acquire) => Some(&acquire.lock),
+            _ => self.lock_freed(),
+        }
+    }
+
+    /// The lock whose hold it may end.
+    pub fn lock_freed(&self) -> Option<&Key> {
+        match self {
+            Self::Release(release) => Some(release.lock()),
+            Self::BreakLock(BreakLock { lock, .. }) => Some(lock),
+            _ => None,
         }
     }
 
@@ -221,7 +336,16 @@ impl Command {
                 keys.iter().map(|key| key.as_bytes().len()).sum()
             }
             Self::Transact(transaction) => transaction.bytes(),
-            Self::UpdateSettings(_) => 0,
+            Self::Acquire(acquire) => acquire.bytes(),
+            Self::UpdateLock(UpdateLock { lock, value, .. }) => lock.as_bytes().len() + value.len(),
+            Self::Renew(Renew { lock, .. }) => lock.as_bytes().len(),
+            Self::Release(release) => release.lock().as_bytes().len(),
+            Self::BreakLock(BreakLock { lock, reason, .. }) => lock.as_bytes().len() + reason.len(),
+            Self::UpdateSettings(_)
+            | Self::Grant(_)
+            | Self::KeepAlive(_)
+            | Self::Revoke(_)
+            | Self::Presence(_) => 0,
         }
     }
 
@@ -230,8 +354,8 @@ impl Command {
         Ok(match self {
             Self::Set(set) => Reply::Set(set.run(workspace)?),
             Self::Delete(delete) => Reply::Delete(delete.run(workspace)?),
-            Self::SetTtl(set_ttl) => Reply::SetTtl(set_ttl.run(workspace).is_some()),
-            Self::Touch(set_ttl) => Reply::Touch(set_ttl.run(workspace)),
+            Self::SetTtl(set_ttl) => Reply::SetTtl(set_ttl.run(workspace)?.is_some()),
+            Self::Touch(set_ttl) => Reply::Touch(set_ttl.run(workspace)?),
             Self::Increment(increment) => Reply::Increment(increment.run(workspace)?),
             Self::DeleteRange(delete) => {
                 let spared_until_ms = workspace.spared_until_ms();
@@ -241,6 +365,15 @@ impl Command {
             Self::BatchDelete(keys) => Reply::BatchDelete(batch::delete(keys, workspace)),
             Self::Transact(transaction) => Reply::Transact(transaction.run(workspace)?),
             Self::UpdateSettings(update) => Reply::Settings(update.run(workspace)),
+            Self::Acquire(acquire) => Reply::Acquired(acquire.run(workspace)?),
+            Self::Renew(renew) => Reply::Renewed(renew.run(workspace)?),
+            Self::Release(release) => Reply::Released(release.run(workspace)),
+            Self::UpdateLock(update) => Reply::LockUpdated(update.run(workspace)?),
+            Self::BreakLock(break_lock) => Reply::LockBroken(break_lock.run(workspace)),
+            Self::Grant(grant) => Reply::Granted(grant.run(workspace)?),
+            Self::KeepAlive(keep_alive) => Reply::KeptAlive(keep_alive.run(workspace)?),
+            Self::Revoke(revoke) => Reply::Revoked(revoke.run(workspace)),
+            Self::Presence(presence) => Reply::Present(presence.run(workspace)),
             Self::Expire(_) => Reply::Expired,
         })
     }
@@ -264,10 +397,53 @@ impl<E> Reply<E> {
                 results: reply.results.into_iter().map(|result| result.map(show)).collect(),
             }),
             Self::Settings(settings) => Reply::Settings(settings),
+            Self::Acquired(reply) => Reply::Acquired(reply.map(show)),
+            Self::Renewed(reply) => Reply::Renewed(reply.map(show)),
+            Self::Released(released) => Reply::Released(released),
+            Self::LockUpdated(reply) => Reply::LockUpdated(reply.map(show)),
+            Self::LockBroken(broken) => Reply::LockBroken(broken),
+            Self::Granted(reply) => Reply::Granted(reply.map(show)),
+            Self::KeptAlive(reply) => Reply::KeptAlive(reply.map(show)),
+            Self::Revoked(reply) => Reply::Revoked(reply),
+            Self::Present(present) => Reply::Present(present),
             Self::Expired => Reply::Expired,
             Self::Cleared(count) => Reply::Cleared(count),
             Self::NamespaceDeleted(deleted) => Reply::NamespaceDeleted(deleted),
         }
+    }
+}
+
+impl<E> LockReply<E> {
+    fn map<T>(self, show: &impl Fn(E) -> T) -> LockReply<T> {
+        LockReply {
+            lock: show(self.lock),
+            lease: self.lease.map(|lease| Box::new(show(*lease))),
+            waiting: self.waiting,
+        }
+    }
+}
+
+impl LockReply<EntryView> {
+    /// The lock; `None` only if its record cannot be read.
+    pub fn view(&self) -> Option<LockView> {
+        let ends_ms = self.lease.as_ref().and_then(|lease| match lease.entry().deadline {
+            Deadline::At(at_ms) => Some(at_ms),
+            Deadline::Never | Deadline::Of(_) => None,
+        });
+        LockView::of(self.lock.key(), self.lock.entry(), ends_ms, self.waiting)
+    }
+}
+
+impl<E> LeaseReply<E> {
+    fn map<T>(self, show: &impl Fn(E) -> T) -> LeaseReply<T> {
+        LeaseReply { lease: show(self.lease) }
+    }
+}
+
+impl LeaseReply<EntryView> {
+    /// The lease; `None` only if its record cannot be read.
+    pub fn view(&self) -> Option<LeaseView> {
+        LeaseView::of(self.lease.key(), self.lease.entry(), Revision(0))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Compare, then act.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Delete, DeleteRange, DeleteRangeReply, DeleteReply, Increment, RangeRead, Set, SetReply,
@@ -10,6 +11,7 @@ use crate::{
     backend::{Key, Revision},
     store::{
         error::Refusal,
+        keys,
         selector::Selector,
         workspace::{MAX_REVISION_KEYS, Seen, Workspace},
     },
@@ -45,6 +47,10 @@ pub enum Operand {
     ModRevision(Revision),
     /// Its value.
     Value(Bytes),
+    /// The lease it is attached to; 0: none.
+    Lease(u64),
+    /// The token of the lock that the key is.
+    LockToken(Revision),
 }
 
 /// One thing that must hold.
@@ -93,7 +99,7 @@ pub enum Operation {
 }
 
 /// What one step found or did.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum OperationReply<E> {
     /// [`Operation::Get`]
     Get(Option<E>),
@@ -130,9 +136,16 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
-        let compared = self.compares.iter().map(|compare| &compare.key);
-        compared.chain(self.operations().filter_map(Operation::key))
+    pub(super) fn add_keys(&self, keys: &mut Vec<Key>) {
+        for compare in &self.compares {
+            keys.push(compare.key.clone());
+            if matches!(compare.operand, Operand::LockToken(_)) {
+                keys.push(keys::queue(&compare.key));
+            }
+        }
+        for operation in self.operations() {
+            operation.add_keys(keys);
+        }
     }
 
     pub(super) fn reads_ranges(&self) -> bool {
@@ -224,6 +237,14 @@ impl Compare {
                 Some(workspace.mod_revision(found, *expected).cmp(expected))
             }
             (Operand::Value(expected), Some(found)) => Some(found.value().cmp(expected)),
+            (Operand::Lease(expected), Some(found)) => {
+                let lease = found.reference().and_then(keys::lease_id);
+                Some(lease.unwrap_or_default().cmp(expected))
+            }
+            (Operand::LockToken(expected), Some(_)) => {
+                let hold = workspace.hold(&self.key);
+                hold.map(|(lock, _)| workspace.create_revision(&lock, *expected).cmp(expected))
+            }
         };
         match self.comparison {
             Comparison::Equal => ordering.is_some_and(|ordering| ordering.is_eq()),
@@ -255,6 +276,17 @@ impl Operation {
         }
     }
 
+    fn add_keys(&self, keys: &mut Vec<Key>) {
+        keys.extend(self.key().cloned());
+        let expiry = match self {
+            Self::Set(set) => set.expiry,
+            Self::SetTtl(set_ttl) => set_ttl.expiry,
+            Self::Increment(increment) => increment.expiry,
+            Self::Get(_) | Self::Delete(_) | Self::DeleteRange(_) | Self::List(_) => return,
+        };
+        keys.extend(expiry.lease());
+    }
+
     fn range_read(&self) -> Option<RangeRead> {
         match self {
             Self::DeleteRange(delete) => Some(delete.range_read()),
@@ -280,7 +312,7 @@ impl Operation {
             Self::DeleteRange(delete) => {
                 OperationReply::DeleteRange(delete.run(workspace, range, None))
             }
-            Self::SetTtl(set_ttl) => OperationReply::SetTtl(set_ttl.run(workspace).is_some()),
+            Self::SetTtl(set_ttl) => OperationReply::SetTtl(set_ttl.run(workspace)?.is_some()),
             Self::Increment(increment) => OperationReply::Increment(increment.run(workspace)?),
             Self::List(list) => list.run(workspace, range),
         })

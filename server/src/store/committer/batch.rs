@@ -1,141 +1,65 @@
-//! A batch of commands: what it needs is read, the commands run over that, and answers are made of it.
+//! A batch of commands: the commands run over what was read for them, and answers are made of that.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{Answer, Job, Outcome, commands};
 use crate::{
     backend::{
-        Commit, GroupIndex, GroupStamp, KeyRange, Moved, Position, ReadSet, Revision, StoredEntry,
-        Tip,
+        Commit, GroupIndex, GroupStamp, Key, Moved, Position, ReadSet, Revision, StoredEntry, Tip,
+        Write, WriteOp,
     },
     store::{
-        Store,
-        command::{Command, EntryView, RangeRead, Reply},
+        RequestId, Store,
+        command::{EntryView, Reply},
         error::{Refusal, StoreError},
-        keys,
+        keys::{self, Kind},
         namespace::Namespace,
         settings::Settings,
-        workspace::{MAX_REVISION_KEYS, RangeView, Seen, Workspace, settings_write},
+        workspace::{RangeView, Related, Seen, Workspace, settings_write},
     },
 };
-
-/// Most entries that all ranges of one command may hold together.
-const MAX_RANGE_ENTRIES: usize = 100_000;
-/// About the most keys that are looked at for several ranges of one command; a single range may be of any length.
-const MAX_LOOKED_AT: usize = 1_000_000;
-
-impl Store {
-    /// Reads what a batch of commands needs.
-    pub(super) async fn load(
-        &self,
-        namespace: &Namespace,
-        batch: &[Job],
-        fresh: bool,
-    ) -> Result<Loaded, StoreError> {
-        let mut keys = Vec::with_capacity(batch.len() + 1);
-        keys.push(keys::settings());
-        let (mut at, mut ranges) = (None, Vec::new());
-        for (job, command) in commands(batch) {
-            command.add_keys(&mut keys);
-            if command.reads_ranges() {
-                let (position, read) = match &job.ranges {
-                    Some(read) if !fresh => read.clone(),
-                    _ => self.load_ranges(namespace, command).await?,
-                };
-                at.get_or_insert(position);
-                ranges.extend(read);
-            }
-        }
-        let answer = self.backend.read(&namespace.name, &keys, None).await?;
-        let at = at.unwrap_or(answer.tip.position);
-        let covered = ranges.iter().map(|range| range.covered.clone()).collect();
-        let reads = ReadSet { keys, ranges: covered };
-        Ok(Loaded { tip: answer.tip, at, reads, entries: answer.entries, ranges })
-    }
-
-    /// The ranges that a command reads, and the position of the first step of reading.
-    pub(super) async fn load_ranges(
-        &self,
-        namespace: &Namespace,
-        command: &Command,
-    ) -> Result<(Position, Vec<RangeView>), StoreError> {
-        let mut at = None;
-        let mut ranges = Vec::new();
-        let (mut entries, mut looked_at) = (0, 0);
-        let reads = command.ranges();
-        let is_single = reads.len() == 1;
-        for read in reads {
-            let range = self.load_range(namespace, read, &mut at, &mut looked_at).await?;
-            entries += range.entries.len();
-            ranges.push(range);
-            let over = if entries > MAX_RANGE_ENTRIES {
-                ("entries read", entries, MAX_RANGE_ENTRIES)
-            } else if looked_at > MAX_LOOKED_AT && !is_single {
-                ("keys looked at", looked_at, MAX_LOOKED_AT)
-            } else {
-                continue;
-            };
-            let (what, size, limit) = over;
-            let refusal = Refusal::TooLarge { what, size: size as u64, limit: limit as u64 };
-            let revision = self.tip(&namespace.name).await?.revision;
-            return Err(StoreError::Refused { refusal, revision });
-        }
-        Ok((at.unwrap_or_default(), ranges))
-    }
-
-    /// Reads a range in short steps. What changes meanwhile shows at the commit, which goes by the position
-    /// of the first step.
-    async fn load_range(
-        &self,
-        namespace: &Namespace,
-        read: RangeRead,
-        at: &mut Option<Position>,
-        looked_at: &mut usize,
-    ) -> Result<RangeView, StoreError> {
-        let RangeRead { selector, needed, min_mod_revision, reverse } = read;
-        let mut rest = Some(selector.bounds().clone());
-        let mut entries = BTreeMap::new();
-        let mut alive = 0;
-        let keys = selector.step();
-        while let Some(range) = rest.clone()
-            && alive <= needed
-            && entries.len() <= needed + MAX_REVISION_KEYS
-        {
-            let step = self.backend.scan(&namespace.name, &range, None, reverse, keys).await?;
-            at.get_or_insert(step.tip.position);
-            *looked_at += keys;
-            for entry in step.entries {
-                if entry.mod_revision >= min_mod_revision && selector.contains(entry.key()) {
-                    alive += usize::from(!entry.deadline.is_due(step.tip.time_ms));
-                    entries.insert(entry.key().clone(), entry);
-                }
-            }
-            rest = step.next;
-            if rest.is_some() {
-                tokio::task::yield_now().await;
-            }
-        }
-        let covered = covered(selector.bounds(), rest.as_ref(), reverse);
-        let complete = rest.is_none();
-        Ok(RangeView { selector, reverse, needed, covered, complete, entries })
-    }
-}
 
 /// What a batch of commands needs, as it was read.
 pub(super) struct Loaded {
     pub tip: Tip,
     /// The position of the oldest of the reads.
-    at: Position,
+    pub at: Position,
     /// The settings' key first.
-    reads: ReadSet,
+    pub reads: ReadSet,
     /// One for each key.
-    entries: Vec<Option<StoredEntry>>,
+    pub entries: Vec<Option<StoredEntry>>,
     pub ranges: Vec<RangeView>,
+    pub related: Related,
+    /// Whether leases or locks may be touched.
+    pub is_coordinated: bool,
+    /// Where each of the keys stands, where leases or locks may be touched.
+    pub index: HashMap<Key, usize>,
+    /// Answers that their clients have no more use for.
+    pub done: Vec<Key>,
+    /// How many more answers may be kept.
+    pub room_for_answers: u64,
 }
 
 impl Loaded {
     pub fn settings(&self, namespace: &Namespace) -> Arc<Settings> {
         namespace.settings(self.entries.first().and_then(Option::as_ref))
+    }
+
+    /// The leases read that are due, but for those that were read with what hangs on them.
+    pub fn due_leases(&self) -> Vec<Key> {
+        if !self.is_coordinated {
+            return Vec::new();
+        }
+        let entries = self.reads.keys.iter().zip(&self.entries);
+        let due = entries.filter(|(key, entry)| {
+            keys::kind(key) == Some(Kind::Lease)
+                && !self.related.leases.contains_key::<Key>(key)
+                && entry.as_ref().is_some_and(|entry| entry.deadline.is_due(self.tip.time_ms))
+        });
+        due.map(|(key, _)| key.clone()).collect()
     }
 
     /// Runs the commands over what was read. Deletes of many leave out what falls due within `spared_ms`.
@@ -152,18 +76,41 @@ impl Loaded {
             false => self.settings(namespace),
         };
         let entries = self.reads.keys.iter().zip(self.entries.iter().map(Option::as_ref));
-        let mut workspace = Workspace::new(self.tip, settings, entries, &self.ranges);
+        let mut workspace = Workspace::new(
+            self.tip,
+            settings,
+            entries,
+            &self.ranges,
+            &self.related,
+            store.options.max_lease_keys,
+            self.is_coordinated,
+        );
         workspace.spare_due_within(spared_ms);
         let mut results = Vec::with_capacity(batch.len());
+        let mut kept = Vec::new();
         for (job, command) in commands(batch) {
-            let refused = job.submission.lineage_refusal(&self.tip);
-            let result = match refused {
-                None => workspace.run(command),
-                Some(refusal) => Err(refusal),
+            let request = job.submission.request.as_ref();
+            let recalled = request.map_or(Ok(None), |request| workspace.recall(request));
+            let result = match recalled {
+                Ok(Some(recalled)) => {
+                    results.push(Ran::Recalled(recalled));
+                    continue;
+                }
+                Err(refusal) => Err(refusal),
+                Ok(None) => match self.refusal(job, kept.len()) {
+                    None => workspace.run(command, &job.submission.guards),
+                    Some(refusal) => Err(refusal),
+                },
             };
-            results.push(Ran { result, groups: workspace.groups_so_far() });
+            if let (Some(request), Ok(reply), Some(group)) =
+                (request, &result, workspace.group_of_last())
+            {
+                workspace.keep_answer(request, group, reply);
+                kept.push(*request);
+            }
+            results.push(Ran::Now { result, groups: workspace.groups_of_last() });
         }
-        let expired = workspace.expired();
+        let (expired, needs_more) = (workspace.expired(), workspace.needs_more());
         let (mut groups, valid_until_ms, exact_revision) = workspace.into_groups();
         let initial = &store.options.initial_settings;
         if born && !groups.is_empty() && *initial != Default::default() {
@@ -173,16 +120,40 @@ impl Loaded {
                 groups.end_group();
             }
         }
+        if let Some(end) = groups.ends.last_mut() {
+            let forget = |key: &Key| Write { key: key.clone(), op: WriteOp::RemoveUnlogged };
+            // What was answered just now is not done with, whatever another request says.
+            let written: HashSet<Key> = kept.iter().map(RequestId::record_key).collect();
+            let done = self.done.iter().filter(|key| !written.contains(*key));
+            groups.writes.extend(done.map(forget));
+            *end = groups.writes.len();
+        }
         let commit =
             Commit { at: self.at, reads: &self.reads, groups, valid_until_ms, exact_revision };
-        (Run { results, expired }, commit)
+        (Run { results, expired, kept, needs_more }, commit)
+    }
+
+    /// Why a command is not even run, once it is known that it was not before.
+    fn refusal(&self, job: &Job, kept: usize) -> Option<Refusal<Seen>> {
+        let is_over = job.submission.request.is_some() && kept as u64 >= self.room_for_answers;
+        if is_over {
+            return Some(Refusal::TooManyRequests { limit: super::requests::MAX_KEPT });
+        }
+        job.submission.lineage_refusal(&self.tip)
     }
 
     /// Takes in what changed; `false` if that is not known, or too little is left of what was read.
     pub fn follow(&mut self, moved: Moved) -> bool {
-        let Some(changed) = moved.changed else {
+        let Some(changed) = moved.changed.filter(|_| !self.is_coordinated) else {
             return false;
         };
+        // Something may have become a matter of leases that was none before.
+        let is_attached = |(_, entry): &(Key, Option<StoredEntry>)| {
+            entry.as_ref().is_some_and(|entry| entry.deadline.reference().is_some())
+        };
+        if changed.iter().any(is_attached) {
+            return false;
+        }
         self.at = moved.tip.position;
         self.tip = moved.tip;
         for (key, entry) in changed {
@@ -205,22 +176,34 @@ impl Loaded {
     }
 }
 
-/// What one command answered, and how many groups there were after it.
-struct Ran {
-    result: Result<Reply<Seen>, Refusal<Seen>>,
-    groups: usize,
+/// What came of one command.
+enum Ran {
+    /// It was run; there were so many groups after it.
+    Now { result: Result<Reply<Seen>, Refusal<Seen>>, groups: usize },
+    /// It had been before.
+    Recalled((GroupStamp, Reply<EntryView>)),
 }
 
 /// What commands answered.
 pub(super) struct Run {
     pub expired: u64,
+    /// The requests whose answers are kept.
+    pub kept: Vec<RequestId>,
+    /// Whether more has to be read before any of this can be committed.
+    pub needs_more: bool,
     results: Vec<Ran>,
 }
 
 impl Run {
     /// The outcomes, once the stamps of the commit are known.
     pub fn outcomes(self, stamps: &[GroupStamp], before: Revision, time_ms: i64) -> Vec<Outcome> {
-        let outcome = |Ran { result, groups }: Ran| {
+        let outcome = |ran: Ran| {
+            let (result, groups) = match ran {
+                Ran::Now { result, groups } => (result, groups),
+                Ran::Recalled((GroupStamp { revision, time_ms }, reply)) => {
+                    return Ok(Answer { revision, time_ms, reply });
+                }
+            };
             let last = groups.checked_sub(1).and_then(|last| stamps.get(last));
             let revision = last.map_or(before, |stamp| stamp.revision);
             let stamps = stamps.get(..groups).unwrap_or(stamps);
@@ -232,16 +215,4 @@ impl Run {
         };
         self.results.into_iter().map(outcome).collect()
     }
-}
-
-/// The part of a range that was read when `rest` is left of it.
-fn covered(range: &KeyRange, rest: Option<&KeyRange>, reverse: bool) -> KeyRange {
-    let mut covered = range.clone();
-    match rest {
-        // In reverse what is left ends before the last key read, which is inside.
-        Some(rest) if reverse => covered.start = rest.end.clone().unwrap_or(covered.start),
-        Some(rest) => covered.end = Some(rest.start.clone()),
-        None => {}
-    }
-    covered
 }

@@ -8,15 +8,24 @@
 //! order in which they were submitted.
 
 mod batch;
+mod load;
+mod requests;
 mod turn;
+mod whole;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 pub(super) use self::turn::Queue;
-use self::turn::{Entered, Turn};
+use self::{
+    batch::Loaded,
+    turn::{Entered, Turn},
+};
 use super::{
     Store,
-    command::{Command, EntryView, Reply},
+    command::{Command, EntryView, Guard, Reply},
     error::{Refusal, StoreError},
     namespace::Namespace,
     settings::Settings,
@@ -40,8 +49,8 @@ const MAX_PREPARED: usize = 4;
 const MAX_ATTEMPTS: u32 = 64;
 /// After how many attempts a delete of many leaves out what is about to fall due.
 const PATIENCE: u32 = 8;
-/// How many entries that are due are removed in one step.
-const EXPIRE_STEP: usize = 1000;
+/// How many places of a lock's queue are read at first, and by how many times more each time they are not enough.
+const QUEUE_DEPTH: usize = 16;
 
 /// What can be submitted.
 #[derive(Debug, Clone)]
@@ -59,8 +68,25 @@ pub enum Work {
 pub struct Submission {
     /// Do it only if the namespace has this lineage; empty: if it does not exist.
     pub expected_lineage: Option<String>,
+    /// Do it only if these holds are current.
+    pub guards: Vec<Guard>,
+    /// What tells whether it was done before.
+    pub request: Option<RequestId>,
     /// What to do.
     pub work: Work,
+}
+
+/// Names a request, so that it is not applied twice. After RIFL (Lee et al., SOSP 2015).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId {
+    /// The client.
+    pub client: u64,
+    /// Counts its requests to the namespace.
+    pub seq: u64,
+    /// Those before this one will not come again.
+    pub done_below: u64,
+    /// Tells the request from others, with great probability.
+    pub fingerprint: u64,
 }
 
 /// What came of a piece of work.
@@ -154,8 +180,11 @@ impl Store {
     async fn run_batch(&self, namespace: &Namespace, batch: &[Job]) -> Vec<Outcome> {
         match self.try_batch(namespace, batch).await {
             Ok(outcomes) => outcomes,
-            // One command too much for the backend is no reason to refuse the others.
-            Err(StoreError::Backend(BackendError::Full { .. })) if batch.len() > 1 => {
+            // One command too much for the backend, or one that cannot be judged beside them, is no reason to refuse the
+            // others.
+            Err(StoreError::Backend(BackendError::Full { .. }) | StoreError::Contended { .. })
+                if batch.len() > 1 =>
+            {
                 let mut outcomes = Vec::with_capacity(batch.len());
                 for job in batch.chunks(1) {
                     outcomes.extend(Box::pin(self.run_batch(namespace, job)).await);
@@ -171,9 +200,15 @@ impl Store {
         namespace: &Namespace,
         batch: &[Job],
     ) -> Result<Vec<Outcome>, StoreError> {
-        let mut loaded = self.load(namespace, batch, false).await?;
+        let mut depth = QUEUE_DEPTH;
+        let mut loaded = self.load_alive(namespace, batch, false, depth).await?;
         for attempt in 0..MAX_ATTEMPTS {
             let (run, commit) = loaded.run(self, namespace, batch, spared_ms(attempt));
+            if run.needs_more {
+                depth = depth.saturating_mul(QUEUE_DEPTH);
+                loaded = self.load_alive(namespace, batch, true, depth).await?;
+                continue;
+            }
             // What changes nothing and was read in one step needs no commit.
             if commit.groups.is_empty() && loaded.ranges.is_empty() {
                 return Ok(run.outcomes(&[], loaded.tip.revision, loaded.tip.time_ms));
@@ -181,6 +216,9 @@ impl Store {
             match self.backend.commit(&namespace.name, commit).await? {
                 CommitOutcome::Committed(committed) => {
                     self.counters.expired.fetch_add(run.expired, Ordering::Relaxed);
+                    if !committed.stamps.is_empty() {
+                        Self::note_kept(namespace, batch, &loaded.done, &run.kept);
+                    }
                     self.committed(namespace, &loaded.settings(namespace), &committed).await;
                     return Ok(run.outcomes(
                         &committed.stamps,
@@ -190,7 +228,7 @@ impl Store {
                 }
                 CommitOutcome::Moved(moved) => {
                     if !loaded.follow(moved) {
-                        loaded = self.load(namespace, batch, true).await?;
+                        loaded = self.load_alive(namespace, batch, true, depth).await?;
                     }
                 }
             }
@@ -198,8 +236,29 @@ impl Store {
         Err(StoreError::Contended { attempts: MAX_ATTEMPTS })
     }
 
+    /// Reads what a batch needs, once the leases that it has to do with and that are due have ended.
+    async fn load_alive(
+        &self,
+        namespace: &Namespace,
+        batch: &[Job],
+        fresh: bool,
+        depth: usize,
+    ) -> Result<Loaded, StoreError> {
+        let mut loaded = self.load(namespace, batch, fresh, depth).await?;
+        while !is_expiry(batch) {
+            let due = loaded.due_leases();
+            if due.is_empty() {
+                break;
+            }
+            let expire = Job::from(Submission::command_only(Command::Expire(due)));
+            Box::pin(self.try_batch(namespace, &[expire])).await?;
+            loaded = self.load(namespace, batch, true, depth).await?;
+        }
+        Ok(loaded)
+    }
+
     /// Notes what a commit has left to expire and to forget.
-    fn note_commit(&self, namespace: &Namespace, committed: &Committed) {
+    pub(super) fn note_commit(&self, namespace: &Namespace, committed: &Committed) {
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         if let Some(deadline_ms) = committed.next_deadline_ms {
             self.deadlines.note(namespace, deadline_ms);
@@ -220,55 +279,6 @@ impl Store {
         }
     }
 
-    async fn clear(&self, namespace: &Namespace, submission: &Submission) -> Outcome {
-        for _ in 0..MAX_ATTEMPTS {
-            let (tip, next_ms) = self.expire_all_due(namespace).await?;
-            submission.check_lineage(&tip)?;
-            if tip.usage.keys == 0 {
-                let reply = Reply::Cleared(0);
-                return Ok(Answer { revision: tip.revision, time_ms: tip.time_ms, reply });
-            }
-            // What falls due before the commit is to be removed as such, too.
-            let valid_until_ms = next_ms.map(|next_ms| next_ms - 1);
-            let cleared = self.backend.clear(&namespace.name, tip.position, valid_until_ms).await?;
-            if let CommitOutcome::Committed(committed) = cleared {
-                self.note_commit(namespace, &committed);
-                let stamp = committed.stamps.first();
-                return Ok(Answer {
-                    revision: stamp.map_or(committed.before, |stamp| stamp.revision),
-                    time_ms: committed.time_ms,
-                    reply: Reply::Cleared(tip.usage.keys),
-                });
-            }
-        }
-        Err(StoreError::Contended { attempts: MAX_ATTEMPTS })
-    }
-
-    /// What is due is removed as such, before all is. Answers where the namespace stands then, and a moment at or
-    /// before the next deadline.
-    async fn expire_all_due(
-        &self,
-        namespace: &Namespace,
-    ) -> Result<(Tip, Option<i64>), StoreError> {
-        loop {
-            let tip = self.tip(&namespace.name).await?;
-            let (due, next_ms) = self.backend.expired(&namespace.name, EXPIRE_STEP).await?;
-            if !due.is_empty() {
-                let expire = Job::from(Submission::command_only(Command::Expire(due)));
-                self.try_batch(namespace, &[expire]).await?;
-            } else if next_ms.is_none_or(|next_ms| next_ms > tip.time_ms) {
-                return Ok((tip, next_ms));
-            }
-        }
-    }
-
-    async fn delete(&self, namespace: &Namespace, submission: &Submission) -> Outcome {
-        submission.check_lineage(&self.tip(&namespace.name).await?)?;
-        let tip = self.backend.delete(&namespace.name).await?;
-        let reply = Reply::NamespaceDeleted(tip.lineage.is_some());
-        Ok(Answer { revision: tip.revision, time_ms: tip.time_ms, reply })
-    }
-
     /// Where a namespace stands.
     pub(super) async fn tip(&self, name: &NamespaceName) -> Result<Tip, BackendError> {
         Ok(self.backend.read(name, &[], None).await?.tip)
@@ -278,7 +288,8 @@ impl Store {
 impl Submission {
     /// A command without conditions beyond its own.
     pub fn command_only(command: Command) -> Self {
-        Self { expected_lineage: None, work: Work::Command(command) }
+        let work = Work::Command(command);
+        Self { expected_lineage: None, guards: Vec::new(), request: None, work }
     }
 
     fn command(&self) -> Option<&Command> {
@@ -294,13 +305,11 @@ impl Submission {
         let now = lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
         (now != *expected).then_some(Refusal::LineageChanged { lineage })
     }
+}
 
-    fn check_lineage(&self, tip: &Tip) -> Result<(), StoreError> {
-        match self.lineage_refusal(tip) {
-            Some(refusal) => Err(StoreError::Refused { refusal, revision: tip.revision }),
-            None => Ok(()),
-        }
-    }
+/// Whether the batch does nothing but remove what is due.
+fn is_expiry(batch: &[Job]) -> bool {
+    commands(batch).all(|(_, command)| matches!(command, Command::Expire(_)))
 }
 
 /// A batch is made of commands only.
@@ -314,18 +323,26 @@ fn spared_ms(attempt: u32) -> Option<i64> {
     (attempt >= PATIENCE).then(|| i64::from(attempt * attempt / PATIENCE))
 }
 
-/// How many of the jobs at the front are committed as one. What reads ranges is tried alone: it may have to be
-/// tried again, and read for long. What expects that there is no namespace yet begins a new commit, for the
-/// lineage is looked at once for each.
+/// How many of the jobs at the front are committed as one. What expects that there is no namespace yet begins a new
+/// commit, for the lineage is looked at once for each. So does a request that came before within the same, and what
+/// frees a lock that the same has touched before: answers and queues are read before all of them.
 fn count_together(jobs: &[Job]) -> usize {
-    let mut bytes = 0;
+    let (mut bytes, mut touched, mut requests) = (0, HashSet::new(), HashSet::new());
     let joins = |(index, job): &(usize, &Job)| {
         let Some(command) = job.submission.command() else {
             return false;
         };
         bytes += command.bytes();
         let expects_none = job.submission.expected_lineage.as_deref() == Some("");
-        bytes <= MAX_BYTES && !command.reads_ranges() && !(expects_none && *index > 0)
+        let request = job.submission.request.as_ref();
+        let is_new = request.is_none_or(|request| requests.insert((request.client, request.seq)));
+        let frees_late = command.lock_freed().is_some_and(|lock| touched.contains(lock));
+        touched.extend(command.lock_touched().cloned());
+        bytes <= MAX_BYTES
+            && is_new
+            && !frees_late
+            && !command.goes_alone()
+            && !(expects_none && *index > 0)
     };
     jobs.iter().enumerate().take(MAX_COMMANDS).take_while(joins).count().max(1)
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{Start, hub::Batch};
+use super::hub::Batch;
 use crate::{
-    backend::{Lineage, Revision},
+    backend::{Lineage, Revision, Tip},
     store::{Pin, Store, error::StoreError, namespace::Namespace},
 };
 
 /// Where a watch stands in the log.
-pub(super) struct Follower {
+pub(in crate::store) struct Follower {
     namespace: Arc<Namespace>,
     lineage: Option<Lineage>,
     pub have: Revision,
@@ -23,10 +23,20 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub fn new(store: &Arc<Store>, namespace: &Arc<Namespace>, start: &Start) -> Self {
-        let Start { tip, have, .. } = start;
+    /// One that goes on from where a namespace stands.
+    pub fn from_tip(store: &Arc<Store>, namespace: &Arc<Namespace>, tip: &Tip) -> Self {
+        Self::after(store, namespace, tip, tip.revision)
+    }
+
+    /// One that goes on after a revision of a namespace that stands at `tip`.
+    pub fn after(
+        store: &Arc<Store>,
+        namespace: &Arc<Namespace>,
+        tip: &Tip,
+        have: Revision,
+    ) -> Self {
         // Where there is no namespace nothing has been missed of it, also from the beginning on.
-        let have = if tip.lineage.is_none() { tip.revision } else { *have };
+        let have = if tip.lineage.is_none() { tip.revision } else { have };
         Self {
             namespace: namespace.clone(),
             lineage: tip.lineage,

@@ -20,7 +20,7 @@ const AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// A piece of the log, on its way to all watches of a namespace.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(in crate::store) struct Batch {
     pub lineage: Option<Lineage>,
     pub after: Revision,
     pub through: Revision,

@@ -19,8 +19,8 @@ use std::{
 use async_stream::try_stream;
 use futures::{FutureExt as _, Stream};
 
-pub(super) use self::hub::Hub;
-use self::{follower::Follower, initial::Initial};
+use self::initial::Initial;
+pub(super) use self::{follower::Follower, hub::Hub};
 use super::{Cursor, Store, error::StoreError, namespace::Namespace, selector::Selector};
 use crate::backend::{
     ChangeKind, Key, Lineage, LoggedChange, NamespaceName, Removal, Revision, StoredEntry, Tip,
@@ -81,8 +81,8 @@ impl Kinds {
         match kind {
             ChangeKind::Set => self.set,
             ChangeKind::TtlChanged => self.ttl_changed,
-            ChangeKind::Removed(Removal::Deleted) => self.deleted,
-            ChangeKind::Removed(Removal::Ttl) => self.expired,
+            ChangeKind::Removed(Removal::Deleted | Removal::Revoked) => self.deleted,
+            ChangeKind::Removed(Removal::Ttl | Removal::Lease) => self.expired,
             ChangeKind::Clear => self.clear || self.deleted,
         }
     }
@@ -149,7 +149,7 @@ impl Store {
             let _open = OpenWatch::new(store.clone());
             let start = store.start_watch(&namespace, &query).await?;
             yield start.created();
-            let mut follower = Follower::new(&store, &namespace, &start);
+            let mut follower = Follower::after(&store, &namespace, &start.tip, start.have);
             if let Some(mut initial) = start.initial {
                 while let Some(item) = initial.next(&store, &namespace, &query).await? {
                     yield item;
@@ -199,7 +199,8 @@ impl Store {
             WatchStart::Now => Ok(Start::at(tip, tip.revision)),
             WatchStart::Initial => self.start_initial(namespace, query, tip, false).await,
             WatchStart::After { revision, or_initial } => {
-                match self.check_start(namespace, query, &tip, revision).await {
+                let lineage = query.lineage.as_deref();
+                match self.check_start(namespace, lineage, &tip, revision).await {
                     Ok(()) => Ok(Start::at(tip, revision)),
                     Err(error) if or_initial && error.is_lost_history() => {
                         self.start_initial(namespace, query, tip, true).await
@@ -210,17 +211,18 @@ impl Store {
         }
     }
 
-    async fn check_start(
+    /// Whether the log can be followed after a revision of this lineage.
+    pub(super) async fn check_start(
         &self,
         namespace: &Namespace,
-        query: &WatchQuery,
+        expected: Option<&str>,
         tip: &Tip,
         after: Revision,
     ) -> Result<(), StoreError> {
         let lineage = tip.lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
         // Who watched before there was a namespace has seen all of its history: nothing.
-        let from_nothing = query.lineage.as_deref() == Some("") && after == Revision(0);
-        if query.lineage.as_ref().is_some_and(|expected| *expected != lineage) && !from_nothing {
+        let from_nothing = expected == Some("") && after == Revision(0);
+        if expected.is_some_and(|expected| expected != lineage) && !from_nothing {
             let valid_through = Revision(0);
             return Err(StoreError::LineageChanged { lineage: tip.lineage, valid_through });
         }
@@ -249,10 +251,11 @@ impl Store {
 }
 
 /// Counts an open watch.
-struct OpenWatch(Arc<Store>);
+pub(super) struct OpenWatch(Arc<Store>);
 
 impl OpenWatch {
-    fn new(store: Arc<Store>) -> Self {
+    /// One more.
+    pub fn new(store: Arc<Store>) -> Self {
         store.counters.watches.fetch_add(1, Ordering::Relaxed);
         Self(store)
     }

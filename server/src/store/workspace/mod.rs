@@ -4,25 +4,39 @@
 //! Invariant: a refused command leaves no trace. Whatever is due is removed, in a group of its own, before a
 //! command that names it runs; so no command ever sees an entry past its deadline.
 
+mod due;
+mod lease;
+mod lock;
 mod range;
+mod related;
+mod requests;
 mod seen;
 mod slots;
+mod usage;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
+use serde::Serialize;
 
-use self::slots::{Before, Place, Slot, Slots};
-pub use self::{range::RangeView, seen::Seen};
+pub use self::{
+    range::RangeView,
+    related::{Attached, Places, Related},
+    seen::Seen,
+};
+use self::{
+    requests::Answers,
+    slots::{Before, Place, Slot, Slots},
+};
 use super::{
-    command::{Command, Reply},
+    command::{Command, Guard, Reply},
     error::Refusal,
-    keys,
+    keys, record,
     settings::Settings,
 };
 use crate::backend::{
     Created, Draft, GroupIndex, Groups, Key, NewDeadline, Removal, Revision, StoredEntry, Tip,
-    Usage, Write, WriteOp, entry_bytes, is_logged,
+    Usage, Write, WriteOp, is_logged,
 };
 
 /// Most keys that one revision changes.
@@ -36,6 +50,10 @@ enum Now {
     Removed,
     /// With whether the value was written, or only the deadline.
     Written(Draft, bool),
+    /// Written without a revision.
+    Kept(Draft),
+    /// Removed without one.
+    Dropped,
 }
 
 /// See the module.
@@ -45,8 +63,17 @@ pub struct Workspace<'a> {
     settings: Arc<Settings>,
     slots: Slots<'a>,
     ranges: &'a [RangeView],
+    related: &'a Related,
     /// What the command at hand has written.
     current: Vec<(Place, Now)>,
+    /// What it has written besides, without a revision, to keys that no command reads by name.
+    notes: Vec<Write>,
+    /// The locks that it has freed, to be passed on once its writes make a group.
+    freed: Vec<Key>,
+    /// What its removals are due to.
+    removal: Removal,
+    /// How many keys of users it has written.
+    written_keys: usize,
     new_settings: Option<Settings>,
     written_bytes: usize,
     groups: Groups,
@@ -60,6 +87,16 @@ pub struct Workspace<'a> {
     /// A delete of many leaves alone what is due by then.
     spared_until_ms: Option<i64>,
     expired: u64,
+    max_lease_keys: usize,
+    /// Whether leases or locks may be touched.
+    is_coordinated: bool,
+    /// Whether more of a queue is needed than was read.
+    needs_more: bool,
+    answers: Answers,
+    /// How many groups there were once the last command had made its own.
+    groups_of_last: usize,
+    /// Whether it made one.
+    has_changed: bool,
 }
 
 impl<'a> Workspace<'a> {
@@ -69,6 +106,9 @@ impl<'a> Workspace<'a> {
         settings: Arc<Settings>,
         entries: impl ExactSizeIterator<Item = (&'a Key, Option<&'a StoredEntry>)> + Clone,
         ranges: &'a [RangeView],
+        related: &'a Related,
+        max_lease_keys: usize,
+        is_coordinated: bool,
     ) -> Self {
         let count = entries.len();
         let in_ranges = ranges.iter().flat_map(|range| &range.entries);
@@ -83,7 +123,12 @@ impl<'a> Workspace<'a> {
             settings,
             slots,
             ranges,
+            related,
             current: Vec::new(),
+            notes: Vec::new(),
+            freed: Vec::new(),
+            removal: Removal::Deleted,
+            written_keys: 0,
             new_settings: None,
             written_bytes: 0,
             groups: Groups::default(),
@@ -91,18 +136,32 @@ impl<'a> Workspace<'a> {
             usage: tip.usage,
             valid_until_ms: None,
             needs_exact_revision: false,
-            maybe_due,
+            // What leases and locks depend on is seldom, but then not plain to see.
+            maybe_due: maybe_due || is_coordinated,
             spared_until_ms: None,
             expired: 0,
+            max_lease_keys,
+            is_coordinated,
+            needs_more: false,
+            answers: Answers::default(),
+            groups_of_last: 0,
+            has_changed: false,
         }
     }
 
-    /// Runs a command. What it wrote becomes a group of its own; what it names and is due, one before that.
-    pub fn run(&mut self, command: &Command) -> Result<Reply<Seen>, Refusal<Seen>> {
+    /// Runs a command where its guards hold. What it wrote becomes a group of its own, and what it names and is due,
+    /// one before that; locks that it freed are granted to others in one after it.
+    pub fn run(
+        &mut self,
+        command: &Command,
+        guards: &[Guard],
+    ) -> Result<Reply<Seen>, Refusal<Seen>> {
         if self.maybe_due {
-            self.expire_due(command);
+            self.expire_due(command, guards);
         }
-        let result = command.run(self).and_then(|reply| {
+        (self.groups_of_last, self.has_changed) = (self.groups.len(), false);
+        let guarded = guards.iter().try_for_each(|guard| guard.check(self));
+        let result = guarded.and_then(|()| command.run(self)).and_then(|reply| {
             self.check_size()?;
             self.finish()?;
             Ok(reply)
@@ -118,14 +177,26 @@ impl<'a> Workspace<'a> {
         self.expired
     }
 
-    /// How many groups of writes the commands so far have made.
-    pub fn groups_so_far(&self) -> usize {
-        self.groups.len()
+    /// How many groups of writes there were once the last command had made its own.
+    pub fn groups_of_last(&self) -> usize {
+        self.groups_of_last
+    }
+
+    /// The group of writes that the last command made, if it changed anything.
+    pub fn group_of_last(&self) -> Option<GroupIndex> {
+        self.has_changed.then(|| GroupIndex(self.groups_of_last - 1))
+    }
+
+    /// Whether it cannot be told what is to become of a lock without reading more of its queue: then nothing of this
+    /// may be committed.
+    pub fn needs_more(&self) -> bool {
+        self.needs_more
     }
 
     /// The writes, one group each command, to commit them; with the last moment at which they may be
     /// committed, and the revision that must still be the last if commands relied on those to come.
-    pub fn into_groups(self) -> (Groups, Option<i64>, Option<Revision>) {
+    pub fn into_groups(mut self) -> (Groups, Option<i64>, Option<Revision>) {
+        self.write_answers();
         let exact_revision = self.needs_exact_revision.then_some(self.tip.revision);
         (self.groups, self.valid_until_ms, exact_revision)
     }
@@ -159,22 +230,42 @@ impl<'a> Workspace<'a> {
 
     /// The same for an entry that nothing depends on yet.
     fn peek(&self, key: &Key) -> Option<Seen> {
+        self.held(key).filter(|seen| !self.is_due(seen))
+    }
+
+    /// What stands there, due or not.
+    fn held(&self, key: &Key) -> Option<Seen> {
         let slot = &self.slots[self.slots.find(key)?];
-        let seen = match slot.now {
+        match slot.now {
             None => self.before(slot),
             Some(index) => match &self.current[index].1 {
-                Now::Removed => None,
-                Now::Written(draft, _) => Some(self.pending(key, draft.clone())),
+                Now::Removed | Now::Dropped => None,
+                Now::Written(draft, _) | Now::Kept(draft) => Some(self.pending(key, draft.clone())),
             },
-        };
-        seen.filter(|seen| !seen.is_due(self.tip.time_ms))
+        }
+    }
+
+    /// Whether an entry has ended, by its own deadline or with what it depends on.
+    fn is_due(&self, seen: &Seen) -> bool {
+        match seen.reference() {
+            None => seen.is_due(self.tip.time_ms),
+            Some(reference) => self.peek(reference).is_none(),
+        }
     }
 
     /// The commit depends on an entry that is still there.
     fn rely_on(&mut self, alive: &Seen) {
-        if let NewDeadline::At(at_ms) = alive.deadline() {
-            let until_ms = self.valid_until_ms.unwrap_or(i64::MAX).min(at_ms - 1);
-            self.valid_until_ms = Some(until_ms);
+        match alive.deadline() {
+            NewDeadline::At(at_ms) => {
+                let until_ms = self.valid_until_ms.unwrap_or(i64::MAX).min(at_ms - 1);
+                self.valid_until_ms = Some(until_ms);
+            }
+            NewDeadline::Of(reference) => {
+                if let Some(referred) = self.peek(&reference) {
+                    self.rely_on(&referred);
+                }
+            }
+            NewDeadline::Never | NewDeadline::After(_) => {}
         }
     }
 
@@ -189,8 +280,12 @@ impl<'a> Workspace<'a> {
     ) -> Seen {
         self.written_bytes += key.as_bytes().len() + content_type.len() + value.len();
         let draft = self.draft(current, value, content_type, deadline);
-        let shown =
-            Draft { value: Bytes::new(), content_type: draft.content_type.clone(), ..draft };
+        let shown = Draft {
+            value: Bytes::new(),
+            content_type: draft.content_type.clone(),
+            deadline: draft.deadline.clone(),
+            ..draft
+        };
         self.write(key, Now::Written(draft, true));
         self.pending(key, shown)
     }
@@ -259,7 +354,7 @@ impl<'a> Workspace<'a> {
 
     /// Refuses what would be more than one revision may change.
     pub fn check_size(&self) -> Result<(), Refusal<Seen>> {
-        let (keys, bytes) = (self.current.len(), self.written_bytes);
+        let (keys, bytes) = (self.written_keys, self.written_bytes);
         let over = if keys > MAX_REVISION_KEYS {
             ("keys", keys, MAX_REVISION_KEYS)
         } else if bytes > MAX_REVISION_BYTES {
@@ -320,6 +415,38 @@ impl<'a> Workspace<'a> {
         Draft { value, content_type, version, created, deadline }
     }
 
+    /// Writes a record without a revision over `current`, which is what stands there; answers it.
+    fn keep(
+        &mut self,
+        key: &Key,
+        current: Option<&Seen>,
+        record: &impl Serialize,
+        deadline: NewDeadline,
+    ) -> Seen {
+        let draft = self.record_draft(current, record, deadline);
+        self.write(key, Now::Kept(draft.clone()));
+        self.pending(key, draft)
+    }
+
+    /// A record that stands in the place of `current`, or is new.
+    fn record_draft(
+        &self,
+        current: Option<&Seen>,
+        record: &impl Serialize,
+        deadline: NewDeadline,
+    ) -> Draft {
+        let this_group = Created::By(self.this_group());
+        let (version, created) =
+            current.map_or((1, this_group), |current| (current.version(), current.created()));
+        let (value, content_type) = (record::encode(record), record::JSON);
+        Draft { value, content_type, version, created, deadline }
+    }
+
+    /// Writes, without a revision, to a key that no command reads by name.
+    fn note(&mut self, key: Key, op: WriteOp) {
+        self.notes.push(Write { key, op });
+    }
+
     fn write(&mut self, key: &Key, now: Now) {
         let place = self.slots.find(key).expect("a command names every key it writes");
         let slot = &mut self.slots[place];
@@ -328,109 +455,52 @@ impl<'a> Workspace<'a> {
             None => {
                 slot.now = Some(self.current.len());
                 self.current.push((place, now));
+                self.written_keys += usize::from(!key.is_internal());
             }
         }
-    }
-
-    fn expire_due(&mut self, command: &Command) {
-        let mut named = Vec::new();
-        command.add_keys(&mut named);
-        let in_ranges = self.ranges.iter().flat_map(|range| range.entries.keys());
-        let is_due = |key: &&Key| {
-            let seen = self.slots.find(key).and_then(|place| self.before(&self.slots[place]));
-            seen.is_some_and(|seen| seen.is_due(self.tip.time_ms))
-        };
-        let due: BTreeSet<Key> = named.iter().chain(in_ranges).filter(is_due).cloned().collect();
-        let due: Vec<Key> = due.into_iter().collect();
-        for keys in due.chunks(MAX_REVISION_KEYS) {
-            for key in keys {
-                self.remove(key);
-            }
-            self.expired += self.current.len() as u64;
-            let (added, removed) = self.difference();
-            self.finish_group(Removal::Ttl, added, removed);
-        }
-    }
-
-    fn check_quotas(&self, added: Usage, removed: Usage) -> Result<(), Refusal<Seen>> {
-        for (quota, limit, now, added, removed) in [
-            (
-                "quota_max_keys",
-                self.settings.quota_max_keys,
-                self.usage.keys,
-                added.keys,
-                removed.keys,
-            ),
-            (
-                "quota_max_bytes",
-                self.settings.quota_max_bytes,
-                self.usage.bytes,
-                added.bytes,
-                removed.bytes,
-            ),
-        ] {
-            if let Some(limit) = limit
-                && (now + added).saturating_sub(removed) > limit
-                && added > removed
-            {
-                return Err(Refusal::QuotaExceeded { quota, limit });
-            }
-        }
-        Ok(())
-    }
-
-    /// What the command at hand adds and removes.
-    fn difference(&self) -> (Usage, Usage) {
-        let (mut added, mut removed) = (Usage::default(), Usage::default());
-        for (place, now) in &self.current {
-            let Slot { key, before, .. } = &self.slots[*place];
-            if let Now::Written(draft, _) = now {
-                added.keys += 1;
-                added.bytes += entry_bytes(key, &draft.content_type, &draft.value);
-            }
-            let before = match before {
-                Before::Absent => continue,
-                Before::Stored(stored) => entry_bytes(key, &stored.content_type, &stored.value),
-                Before::Written(_, write) => match self.groups.writes[*write].op.draft() {
-                    Some(draft) => entry_bytes(key, &draft.content_type, &draft.value),
-                    None => continue,
-                },
-            };
-            removed.keys += 1;
-            removed.bytes += before;
-        }
-        (added, removed)
     }
 
     fn undo(&mut self) {
         for (place, _) in self.current.drain(..) {
             self.slots[place].now = None;
         }
+        self.notes.clear();
+        self.freed.clear();
+        self.removal = Removal::Deleted;
         self.new_settings = None;
         self.written_bytes = 0;
+        self.written_keys = 0;
     }
 
     fn finish(&mut self) -> Result<(), Refusal<Seen>> {
         if !self.current.is_empty() {
+            self.settle_leases()?;
             let (added, removed) = self.difference();
             self.check_quotas(added, removed)?;
-            self.finish_group(Removal::Deleted, added, removed);
+            self.finish_group();
         }
         if let Some(settings) = self.new_settings.take() {
             self.groups.writes.push(settings_write(&settings, self.this_group()));
             self.end_group();
             self.settings = Arc::new(settings);
         }
+        self.has_changed = self.groups.len() > self.groups_of_last;
+        self.groups_of_last = self.groups.len();
+        self.pass_on_freed();
+        self.finish_group();
         Ok(())
     }
 
     /// Makes a group of what was written, comparing before with after.
-    fn finish_group(&mut self, removal: Removal, added: Usage, removed: Usage) {
+    fn finish_group(&mut self) {
+        let removal = std::mem::replace(&mut self.removal, Removal::Deleted);
+        let (added, removed) = self.difference();
         // A range may have been read before what the usage counts: less may be there than is removed. Such a
         // commit is refused by its reads, and made anew.
         self.usage.keys = (self.usage.keys + added.keys).saturating_sub(removed.keys);
         self.usage.bytes = (self.usage.bytes + added.bytes).saturating_sub(removed.bytes);
         self.written_bytes = 0;
+        self.written_keys = 0;
         let group = self.this_group();
         for (place, now) in self.current.drain(..) {
             let slot = &mut self.slots[place];
@@ -447,8 +517,10 @@ impl<'a> Workspace<'a> {
             let op = match now {
                 Now::Written(draft, true) => WriteOp::Set(draft),
                 Now::Written(draft, false) => WriteOp::SetDeadline(draft),
+                Now::Kept(draft) => WriteOp::SetUnlogged(draft),
                 Now::Removed if was_there => WriteOp::Remove(removal),
-                Now::Removed => {
+                Now::Dropped if was_there => WriteOp::RemoveUnlogged,
+                Now::Removed | Now::Dropped => {
                     // Created and removed by the same command: nothing has happened.
                     slot.before = Before::Absent;
                     continue;
@@ -456,6 +528,7 @@ impl<'a> Workspace<'a> {
             };
             self.groups.writes.push(Write { key: slot.key.clone(), op });
         }
+        self.groups.writes.append(&mut self.notes);
         self.end_group();
     }
 

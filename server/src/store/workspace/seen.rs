@@ -56,8 +56,16 @@ impl Seen {
     /// When it ends.
     pub fn deadline(&self) -> NewDeadline {
         match self {
-            Self::Stored(stored) => stored.deadline.into(),
-            Self::Pending { draft, .. } => draft.deadline,
+            Self::Stored(stored) => stored.deadline.clone().into(),
+            Self::Pending { draft, .. } => draft.deadline.clone(),
+        }
+    }
+
+    /// The key of the entry that it ends with.
+    pub fn reference(&self) -> Option<&Key> {
+        match self {
+            Self::Stored(stored) => stored.deadline.reference(),
+            Self::Pending { draft, .. } => draft.deadline.reference(),
         }
     }
 
@@ -73,14 +81,15 @@ impl Seen {
         }
     }
 
-    pub(super) fn created(&self) -> Created {
+    /// When it was created.
+    pub fn created(&self) -> Created {
         match self {
             Self::Stored(stored) => Created::Before(stored.create_revision, stored.created_at_ms),
             Self::Pending { draft, .. } => draft.created,
         }
     }
 
-    /// Whether its deadline has passed at a moment.
+    /// Whether its own deadline has passed at a moment.
     pub fn is_due(&self, time_ms: i64) -> bool {
         match self {
             Self::Stored(stored) => stored.deadline.is_due(time_ms),

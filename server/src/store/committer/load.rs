@@ -1,0 +1,387 @@
+//! Reads what a batch of commands needs.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Job, batch::Loaded, commands, requests::MAX_KEPT};
+use crate::{
+    backend::{Key, KeyRange, Position, ReadSet, StoredEntry},
+    store::{
+        Store,
+        command::{Command, RangeRead},
+        error::{Refusal, StoreError},
+        keys::{self, Kind},
+        namespace::Namespace,
+        record::{self, Hold, HoldDuration, LeaseRecord, LockRecord, Queue},
+        workspace::{Attached, MAX_REVISION_KEYS, Places, RangeView, Related},
+    },
+};
+
+/// Most entries that all ranges of one command may hold together.
+const MAX_RANGE_ENTRIES: usize = 100_000;
+/// About the most keys that are looked at for several ranges of one command; a single range may be of any length.
+const MAX_LOOKED_AT: usize = 1_000_000;
+/// About how many keys and locks are read that end with leases in one commit.
+const MAX_ENDED: usize = MAX_REVISION_KEYS;
+
+impl Store {
+    /// Reads what a batch of commands needs. Of queues of locks, that is the first `depth` places.
+    pub(super) async fn load(
+        &self,
+        namespace: &Namespace,
+        batch: &[Job],
+        fresh: bool,
+        depth: usize,
+    ) -> Result<Loaded, StoreError> {
+        let mut keys = Vec::with_capacity(batch.len() + 1);
+        keys.push(keys::settings());
+        let (mut at, mut ranges) = (None, Vec::new());
+        for (job, command) in commands(batch) {
+            command.add_keys(&mut keys);
+            keys.extend(
+                job.submission
+                    .guards
+                    .iter()
+                    .flat_map(|it| [it.lock.clone(), keys::queue(&it.lock)]),
+            );
+            if command.reads_ranges() {
+                let (position, read) = match &job.ranges {
+                    Some(read) if !fresh => read.clone(),
+                    _ => self.load_ranges(namespace, command).await?,
+                };
+                at.get_or_insert(position);
+                ranges.extend(read);
+            }
+        }
+        let is_coordinated = keys[1..].iter().any(Key::is_internal);
+        let requests = batch.iter().filter_map(|job| job.submission.request);
+        keys.extend(requests.map(|request| request.record_key()));
+        let answer = self.backend.read(&namespace.name, &keys, None).await?;
+        let at = at.unwrap_or(answer.tip.position);
+        let covered = ranges.iter().map(|range| range.covered.clone()).collect();
+        let reads = ReadSet { keys, ranges: covered };
+        let mut loaded = Loaded {
+            tip: answer.tip,
+            at,
+            reads,
+            entries: answer.entries,
+            ranges,
+            related: Related::default(),
+            is_coordinated,
+            index: HashMap::new(),
+            done: Vec::new(),
+            room_for_answers: MAX_KEPT,
+        };
+        loaded.is_coordinated |= loaded.has_references();
+        if loaded.is_coordinated {
+            self.load_related(namespace, batch, &mut loaded, depth).await?;
+        }
+        self.look_for_kept(namespace, batch, &mut loaded).await?;
+        Ok(loaded)
+    }
+
+    /// Reads what hangs together with what was read, until nothing is missing: leases that entries are attached to,
+    /// what ends with leases, who waits for locks. What changes meanwhile shows at the commit, which goes by the
+    /// position of the first read.
+    async fn load_related(
+        &self,
+        namespace: &Namespace,
+        batch: &[Job],
+        loaded: &mut Loaded,
+        depth: usize,
+    ) -> Result<(), StoreError> {
+        loaded.index_keys(0);
+        let mut room = MAX_ENDED;
+        loop {
+            let mut wanted = Vec::new();
+            for lease in loaded.ending_leases(batch, &mut room) {
+                let attached =
+                    self.load_attached(namespace, &lease, &mut loaded.reads.ranges).await?;
+                wanted.extend(attached.keys.iter().cloned());
+                wanted.extend(
+                    attached.locks.iter().flat_map(|lock| [lock.clone(), keys::queue(lock)]),
+                );
+                loaded.related.leases.insert(lease, attached);
+            }
+            for lock in loaded.locks_to_pass_on(batch) {
+                let (places, entries) =
+                    self.load_places(namespace, &lock, depth, &mut loaded.reads.ranges).await?;
+                for entry in entries {
+                    wanted.extend(lease_of_place(&entry));
+                    if !loaded.index.contains_key(entry.key()) {
+                        let from = loaded.entries.len();
+                        loaded.reads.keys.push(entry.key().clone());
+                        loaded.entries.push(Some(entry));
+                        loaded.index_keys(from);
+                    }
+                }
+                loaded.related.queues.insert(lock, places);
+            }
+            wanted.extend(loaded.references());
+            let mut is_new = HashSet::new();
+            wanted.retain(|key| !loaded.index.contains_key(key) && is_new.insert(key.clone()));
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            let answer = self.backend.read(&namespace.name, &wanted, None).await?;
+            let from = loaded.entries.len();
+            loaded.reads.keys.extend(wanted);
+            loaded.entries.extend(answer.entries);
+            loaded.index_keys(from);
+        }
+    }
+
+    async fn load_attached(
+        &self,
+        namespace: &Namespace,
+        lease: &Key,
+        ranges: &mut Vec<KeyRange>,
+    ) -> Result<Attached, StoreError> {
+        let (attached, held) = (keys::attached_to(lease), keys::held_by(lease));
+        let keys = self.scan_all(namespace, &attached, usize::MAX).await?.0;
+        let locks = self.scan_all(namespace, &held, usize::MAX).await?.0;
+        ranges.extend([attached, held]);
+        Ok(Attached {
+            keys: keys.iter().map(|entry| keys::key_attached(entry.key())).collect(),
+            locks: locks.iter().map(|entry| keys::lock_held(entry.key())).collect(),
+        })
+    }
+
+    async fn load_places(
+        &self,
+        namespace: &Namespace,
+        lock: &Key,
+        depth: usize,
+        ranges: &mut Vec<KeyRange>,
+    ) -> Result<(Places, Vec<StoredEntry>), StoreError> {
+        let range = keys::places(lock);
+        let (entries, is_complete) = self.scan_all(namespace, &range, depth).await?;
+        let places = entries.iter().map(|entry| entry.key().clone()).collect();
+        // Who comes later, behind those that were read, changes nothing.
+        let end = match (is_complete, entries.last()) {
+            (false, Some(last)) => Some(last.key().successor()),
+            _ => range.end,
+        };
+        ranges.push(KeyRange { start: range.start, end });
+        Ok((Places { places, is_complete }, entries))
+    }
+
+    /// The first `limit` entries of a range, in short steps, and whether these are all.
+    pub(in crate::store) async fn scan_all(
+        &self,
+        namespace: &Namespace,
+        range: &KeyRange,
+        limit: usize,
+    ) -> Result<(Vec<StoredEntry>, bool), StoreError> {
+        const STEP: usize = 1000;
+        let mut entries = Vec::new();
+        let mut rest = Some(range.clone());
+        while let Some(range) = rest
+            && entries.len() < limit
+        {
+            let keys = STEP.min(limit - entries.len());
+            let step = self.backend.scan(&namespace.name, &range, None, false, keys).await?;
+            entries.extend(step.entries);
+            rest = step.next;
+            if rest.is_none() {
+                return Ok((entries, true));
+            }
+        }
+        Ok((entries, false))
+    }
+
+    /// The ranges that a command reads, and the position of the first step of reading.
+    pub(super) async fn load_ranges(
+        &self,
+        namespace: &Namespace,
+        command: &Command,
+    ) -> Result<(Position, Vec<RangeView>), StoreError> {
+        let mut at = None;
+        let mut ranges = Vec::new();
+        let (mut entries, mut looked_at) = (0, 0);
+        let reads = command.ranges();
+        let is_single = reads.len() == 1;
+        for read in reads {
+            let range = self.load_range(namespace, read, &mut at, &mut looked_at).await?;
+            entries += range.entries.len();
+            ranges.push(range);
+            let over = if entries > MAX_RANGE_ENTRIES {
+                ("entries read", entries, MAX_RANGE_ENTRIES)
+            } else if looked_at > MAX_LOOKED_AT && !is_single {
+                ("keys looked at", looked_at, MAX_LOOKED_AT)
+            } else {
+                continue;
+            };
+            let (what, size, limit) = over;
+            let refusal = Refusal::TooLarge { what, size: size as u64, limit: limit as u64 };
+            let revision = self.tip(&namespace.name).await?.revision;
+            return Err(StoreError::Refused { refusal, revision });
+        }
+        Ok((at.unwrap_or_default(), ranges))
+    }
+
+    /// Reads a range in short steps. What changes meanwhile shows at the commit, which goes by the position
+    /// of the first step.
+    async fn load_range(
+        &self,
+        namespace: &Namespace,
+        read: RangeRead,
+        at: &mut Option<Position>,
+        looked_at: &mut usize,
+    ) -> Result<RangeView, StoreError> {
+        let RangeRead { selector, needed, min_mod_revision, reverse } = read;
+        let mut rest = Some(selector.bounds().clone());
+        let mut entries = BTreeMap::new();
+        let mut alive = 0;
+        let keys = selector.step();
+        while let Some(range) = rest.clone()
+            && alive <= needed
+            && entries.len() <= needed + MAX_REVISION_KEYS
+        {
+            let step = self.backend.scan(&namespace.name, &range, None, reverse, keys).await?;
+            at.get_or_insert(step.tip.position);
+            *looked_at += keys;
+            for entry in step.entries {
+                if entry.mod_revision >= min_mod_revision && selector.contains(entry.key()) {
+                    alive += usize::from(!entry.deadline.is_due(step.tip.time_ms));
+                    entries.insert(entry.key().clone(), entry);
+                }
+            }
+            rest = step.next;
+            if rest.is_some() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let covered = covered(selector.bounds(), rest.as_ref(), reverse);
+        let complete = rest.is_none();
+        Ok(RangeView { selector, reverse, needed, covered, complete, entries })
+    }
+}
+
+impl Loaded {
+    fn has_references(&self) -> bool {
+        let in_ranges = self.ranges.iter().flat_map(|range| range.entries.values());
+        let mut entries = self.entries.iter().flatten().chain(in_ranges);
+        entries.any(|entry| entry.deadline.reference().is_some())
+    }
+
+    /// What entries that were read refer to.
+    fn references(&self) -> Vec<Key> {
+        let in_ranges = self.ranges.iter().flat_map(|range| range.entries.values());
+        let entries = self.entries.iter().flatten().chain(in_ranges);
+        let referred = entries.clone().filter_map(|entry| entry.deadline.reference().cloned());
+        // One that was only offered yet is to be held by a lease that its deadline does not tell.
+        let locks = entries.filter(|entry| keys::kind(entry.key()) == Some(Kind::Lock));
+        referred.chain(locks.filter_map(lease_of_lock)).collect()
+    }
+
+    /// Notes where the keys from one on stand.
+    fn index_keys(&mut self, from: usize) {
+        for (place, key) in self.reads.keys.iter().enumerate().skip(from) {
+            self.index.entry(key.clone()).or_insert(place);
+        }
+    }
+
+    /// What was read of a key.
+    pub fn entry(&self, key: &Key) -> Option<&StoredEntry> {
+        let place = match self.is_coordinated {
+            true => *self.index.get(key)?,
+            false => self.reads.keys.iter().position(|named| named == key)?,
+        };
+        self.entries[place].as_ref()
+    }
+
+    /// The leases that commands of the batch end and whose ends were not read yet. Of those that are only due, as
+    /// many as there is room for, but at least one.
+    fn ending_leases(&self, batch: &[Job], room: &mut usize) -> Vec<Key> {
+        let mut ending = Vec::new();
+        for (_, command) in commands(batch) {
+            match command {
+                Command::Revoke(revoke) => ending.push(keys::lease(revoke.lease)),
+                Command::Expire(keys) => {
+                    for key in keys.iter().filter(|key| keys::kind(key) == Some(Kind::Lease)) {
+                        let Some(entry) = self.entry(key) else { continue };
+                        let is_due = entry.deadline.is_due(self.tip.time_ms);
+                        if !is_due || self.related.leases.contains_key(key) {
+                            continue;
+                        }
+                        let size = lease_size(entry);
+                        if size <= *room || *room == MAX_ENDED {
+                            *room = room.saturating_sub(size.max(1));
+                            ending.push(key.clone());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        ending.retain(|lease| !self.related.leases.contains_key(lease));
+        ending
+    }
+
+    /// The locks that may be passed on, that somebody waits for, and whose queues were not read yet: those that
+    /// commands of the batch free, that are due, or that end with a lease.
+    fn locks_to_pass_on(&self, batch: &[Job]) -> Vec<Key> {
+        let freed = commands(batch).filter_map(|(_, command)| command.lock_freed());
+        let with_leases = self.related.leases.values().flat_map(|attached| &attached.locks);
+        let entries = self.reads.keys.iter().zip(&self.entries);
+        let due = entries.filter_map(|(key, entry)| {
+            let entry = entry.as_ref().filter(|_| keys::kind(key) == Some(Kind::Lock))?;
+            (entry.deadline.is_due(self.tip.time_ms) || self.has_lost_its_lease(entry))
+                .then_some(key)
+        });
+        let locks: HashSet<&Key> = freed.chain(with_leases).chain(due).collect();
+        let is_wanted = |lock: &&&Key| {
+            let queue = self.entry(&keys::queue(lock));
+            let queue = queue.and_then(|entry| record::decode::<Queue>(&entry.value));
+            queue.is_some_and(|queue| queue.waiting > 0)
+                && !self.related.queues.contains_key(**lock)
+        };
+        locks.iter().filter(is_wanted).map(|lock| (*lock).clone()).collect()
+    }
+
+    fn has_lost_its_lease(&self, entry: &StoredEntry) -> bool {
+        let Some(lease) = entry.deadline.reference() else {
+            return false;
+        };
+        let is_read = self.index.contains_key(lease);
+        is_read && self.entry(lease).is_none_or(|lease| lease.deadline.is_due(self.tip.time_ms))
+    }
+}
+
+/// How much hangs on a lease, about.
+fn lease_size(entry: &StoredEntry) -> usize {
+    let record: Option<LeaseRecord> = record::decode(&entry.value);
+    record.map_or(0, |record| (record.keys + record.locks) as usize)
+}
+
+/// The lease that a lock is held by.
+fn lease_of_lock(lock: &StoredEntry) -> Option<Key> {
+    match record::decode(&lock.value)? {
+        LockRecord::Held(hold) => lease_of_hold(&hold),
+        LockRecord::Free(_) => None,
+    }
+}
+
+/// The lease that who waits in a place wants to hold the lock by.
+fn lease_of_place(place: &StoredEntry) -> Option<Key> {
+    lease_of_hold(&record::decode(&place.value)?)
+}
+
+fn lease_of_hold(hold: &Hold) -> Option<Key> {
+    match hold.duration {
+        HoldDuration::Lease(lease) => Some(keys::lease(lease)),
+        HoldDuration::Ttl(_) => None,
+    }
+}
+
+/// The part of a range that was read when `rest` is left of it.
+fn covered(range: &KeyRange, rest: Option<&KeyRange>, reverse: bool) -> KeyRange {
+    let mut covered = range.clone();
+    match rest {
+        // In reverse what is left ends before the last key read, which is inside.
+        Some(rest) if reverse => covered.start = rest.end.clone().unwrap_or(covered.start),
+        Some(rest) => covered.end = Some(rest.start.clone()),
+        None => {}
+    }
+    covered
+}

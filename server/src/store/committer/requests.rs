@@ -1,0 +1,89 @@
+//! The answers to requests with an id that are kept: which may go, and whether there is room for more.
+
+use std::collections::BTreeMap;
+
+use super::{Job, batch::Loaded};
+use crate::{
+    backend::Key,
+    store::{
+        RequestId, Store, command::Command, error::StoreError, keys, namespace::Namespace,
+        requests::KeptRequests,
+    },
+};
+
+/// Most answers that are kept in a namespace.
+pub(super) const MAX_KEPT: u64 = 100_000;
+/// Most records of answers that one commit removes for their clients are done with them.
+const MAX_DONE: usize = 4096;
+/// How long it is believed that there is no room, before it is looked again.
+const LOOK_AGAIN_MS: i64 = 1000;
+
+impl Store {
+    /// Notes for a batch which answers may go, and how many may be added.
+    pub(super) async fn look_for_kept(
+        &self,
+        namespace: &Namespace,
+        batch: &[Job],
+        loaded: &mut Loaded,
+    ) -> Result<(), StoreError> {
+        let requests = || batch.iter().filter_map(|job| job.submission.request);
+        if requests().next().is_none() {
+            return Ok(());
+        }
+        let is_known = namespace.kept.lock().as_ref().is_some_and(|kept| {
+            let is_old = loaded.tip.time_ms - kept.read_at_ms() >= LOOK_AGAIN_MS;
+            kept.count() + batch.len() as u64 <= MAX_KEPT || !is_old
+        });
+        if !is_known {
+            let records = self.scan_all(namespace, &keys::all_requests(), usize::MAX).await?.0;
+            let kept = KeptRequests::of(records.into_iter(), loaded.tip.time_ms);
+            *namespace.kept.lock() = Some(kept);
+        }
+        let kept = namespace.kept.lock();
+        let Some(kept) = &*kept else {
+            return Ok(());
+        };
+        // What goes makes room in the same commit.
+        let mut count = kept.count();
+        for request in last_of_each_client(requests()) {
+            let room = MAX_DONE - loaded.done.len();
+            for (record, answers) in kept.done(request.client, request.done_below).take(room) {
+                loaded.done.push(record);
+                count -= u64::from(answers);
+            }
+        }
+        loaded.room_for_answers = MAX_KEPT.saturating_sub(count);
+        Ok(())
+    }
+
+    /// Notes what a commit has changed about them.
+    pub(super) fn note_kept(
+        namespace: &Namespace,
+        batch: &[Job],
+        done: &[Key],
+        kept: &[RequestId],
+    ) {
+        let mut index = namespace.kept.lock();
+        let Some(index) = &mut *index else {
+            return;
+        };
+        for key in done {
+            index.forget(key);
+        }
+        for job in batch {
+            if let Some(Command::Expire(keys)) = job.submission.command() {
+                keys.iter().for_each(|key| index.forget(key));
+            }
+        }
+        for request in kept {
+            index.note(request);
+        }
+    }
+}
+
+/// Of several requests of a client the last knows best what the client is done with.
+fn last_of_each_client(
+    requests: impl Iterator<Item = RequestId>,
+) -> impl Iterator<Item = RequestId> {
+    requests.map(|request| (request.client, request)).collect::<BTreeMap<_, _>>().into_values()
+}
