@@ -3,6 +3,7 @@
 //! A request goes `rpc → store → backend`, and its answer the same way back. The modules in reading order:
 //!
 //! - [`serve`] puts the parts together, serves them and stops them;
+//! - [`offline`] does without a server what can be done to stored state;
 //! - [`rpc`] checks requests, turns them into commands and reads of the store, and encodes the answers: one
 //!   file per service, and the only place that knows protobuf;
 //! - [`store`] holds all meaning: commands and the one path on which they are committed, reads, watches, expiry;
@@ -12,6 +13,8 @@
 //! A module imports only those below it.
 
 pub mod serve;
+
+pub mod offline;
 
 pub mod rpc;
 

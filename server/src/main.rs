@@ -3,7 +3,7 @@
 use std::{env, fmt::Display, io, io::Write as _, process, process::ExitCode};
 
 use holdfast_server::{
-    config::{Invocation, LoadError},
+    config::{Invocation, LoadError, Task},
     serve::{Server, Signals, StartError, start_logging},
 };
 
@@ -22,10 +22,12 @@ async fn main() -> ExitCode {
         Err(error) => return fail(BAD_CONFIGURATION, error),
     };
     let config = invocation.config;
-    if invocation.print_config {
-        return finish(print(config));
-    }
     start_logging(&config.log);
+    match invocation.task {
+        Task::Serve => {}
+        Task::PrintConfig => return finish(print(config)),
+        Task::Offline(work) => return finish(holdfast_server::offline::run(work, config).await),
+    }
     let server = match Server::bind(config).await {
         Ok(server) => server,
         Err(error @ StartError::Settings(_)) => return fail(BAD_CONFIGURATION, error),

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::{
     Config, Origin, Origins, Problem, Problems,
     settings::{SETTINGS, Setting, VARIABLE_PREFIX},
+    task::{self, Task},
 };
 
 /// What the program was called to do.
@@ -20,8 +21,8 @@ use super::{
 pub struct Invocation {
     /// The settings.
     pub config: Config,
-    /// Whether only to print them.
-    pub print_config: bool,
+    /// What to do with them.
+    pub task: Task,
 }
 
 /// Why there is no configuration.
@@ -57,7 +58,12 @@ impl Invocation {
         }
         loader.flags(&flags);
         let config = loader.finish().map_err(|problems| LoadError::Settings(Problems(problems)))?;
-        Ok(Self { config, print_config: flags.get_flag(PRINT_CONFIG) })
+        let task = match task::offline(&flags) {
+            _ if flags.get_flag(PRINT_CONFIG) => Task::PrintConfig,
+            Some(work) => Task::Offline(work),
+            None => Task::Serve,
+        };
+        Ok(Self { config, task })
     }
 }
 
@@ -76,6 +82,7 @@ fn command() -> Command {
         .arg(
             Arg::new(CONFIG)
                 .long(CONFIG)
+                .global(true)
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
                 .help("Reads settings from a .toml, .yaml or .yml file [env: HOLDFASTD_CONFIG]"),
@@ -83,6 +90,7 @@ fn command() -> Command {
         .arg(
             Arg::new(PRINT_CONFIG)
                 .long(PRINT_CONFIG)
+                .global(true)
                 .action(ArgAction::SetTrue)
                 .help("Prints the settings as they would be used, and ends"),
         );
@@ -90,6 +98,7 @@ fn command() -> Command {
         let Some(flag) = setting.flag() else { continue };
         let mut argument = Arg::new(setting.key)
             .long(flag)
+            .global(true)
             .value_name(setting.kind.placeholder())
             .value_parser(NonEmptyStringValueParser::new())
             .help(match setting.default() {
@@ -101,7 +110,7 @@ fn command() -> Command {
         }
         command = command.arg(argument);
     }
-    command
+    command.subcommands(task::commands())
 }
 
 /// What the environment says.

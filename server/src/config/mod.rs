@@ -2,8 +2,10 @@
 
 mod load;
 mod settings;
+mod task;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt,
     net::{Ipv6Addr, SocketAddr},
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub use load::{Invocation, LoadError};
 pub use settings::{Kind, SETTINGS, Setting};
+pub use task::{Offline, Task};
 
 /// All settings. `Debug` and `Serialize` show no secrets.
 #[derive(Clone, Deserialize, Serialize)]
@@ -71,6 +74,8 @@ pub struct Limits {
     pub max_value_bytes: usize,
     /// The largest request message, in bytes.
     pub max_request_bytes: usize,
+    /// The most keys and locks, together, attached to one lease.
+    pub max_lease_keys: usize,
 }
 
 /// The settings that a new namespace begins with; `None` leaves the built-in default.
@@ -161,6 +166,11 @@ impl Config {
         Problem { key: key.into(), text: text.into(), origin: self.origins.of(key) }
     }
 
+    /// The URL of the backend without the password that may be in it.
+    pub fn shown_backend(&self) -> Cow<'_, str> {
+        hide_password(&self.backend)
+    }
+
     /// What is wrong with single values.
     fn check_values(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -175,6 +185,8 @@ impl Config {
             "limits.max_request_bytes",
             in_range(self.limits.max_request_bytes, 1 << 16, 1 << 30),
         );
+        // They end in one revision, which changes at most 10,000 keys.
+        check("limits.max_lease_keys", in_range(self.limits.max_lease_keys, 1, 10_000));
         for token in &self.auth.tokens {
             check("auth.tokens", check_token(token));
         }
@@ -184,7 +196,7 @@ impl Config {
     /// What is wrong with values beside each other.
     fn check_combinations(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
-        let Limits { max_value_bytes, max_request_bytes } = self.limits;
+        let Limits { max_value_bytes, max_request_bytes, .. } = self.limits;
         if max_request_bytes < max_value_bytes + REQUEST_OVERHEAD_BYTES {
             let text = format!(
                 "{max_request_bytes} is too small for a value of {max_value_bytes} bytes: at least {} is \
@@ -209,7 +221,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:4653".into(),
-            backend: "memory:".into(),
+            backend: "files:holdfast-data".into(),
             log: Log::default(),
             limits: Limits::default(),
             namespace_defaults: NamespaceDefaults::default(),
@@ -229,7 +241,7 @@ impl Default for Log {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_value_bytes: 1 << 20, max_request_bytes: 20 << 20 }
+        Self { max_value_bytes: 1 << 20, max_request_bytes: 20 << 20, max_lease_keys: 10_000 }
     }
 }
 
@@ -364,15 +376,19 @@ fn in_range(value: usize, least: usize, greatest: usize) -> Result<(), String> {
     Err(format!("{value} is not within {least} to {greatest}"))
 }
 
-/// `redis://user:password@host` without the password.
 fn without_password<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&hide_password(url))
+}
+
+/// `redis://user:password@host` without the password.
+fn hide_password(url: &str) -> Cow<'_, str> {
     let shown = url.split_once("://").and_then(|(scheme, rest)| {
         let authority = rest.split(['/', '?']).next()?;
         let (user_info, _) = authority.rsplit_once('@')?;
         let (user, _) = user_info.split_once(':')?;
         Some(format!("{scheme}://{user}:{HIDDEN}{}", &rest[user_info.len()..]))
     });
-    serializer.serialize_str(shown.as_deref().unwrap_or(url))
+    shown.map_or(Cow::Borrowed(url), Cow::Owned)
 }
 
 /// Durations as people write them: `500ms`, `10s`, `1m 30s`.

@@ -41,6 +41,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("limits.max_value_bytes", Kind::Number, "Largest value, at most 16777216"),
     setting("limits.max_request_bytes", Kind::Number, "Largest request message"),
     setting(
+        "limits.max_lease_keys",
+        Kind::Number,
+        "Most keys and locks of a lease together, at most 10000",
+    ),
+    setting(
         "namespace_defaults.default_ttl_ms",
         Kind::Number,
         "TTL of entries written without an expiry",

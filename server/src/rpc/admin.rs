@@ -1,14 +1,20 @@
 //! `AdminService`.
 
+use std::pin::Pin;
+
+use async_stream::try_stream;
+use futures::{Stream, StreamExt as _, future::Either};
 use holdfast_proto::v1::{
-    CompactRequest, CompactResponse, GetServerInfoRequest, GetServerInfoResponse, GetStatsRequest,
-    GetStatsResponse, admin_service_server::AdminService, get_server_info_response,
+    CompactRequest, CompactResponse, ExportRequest, ExportResponse, GetServerInfoRequest,
+    GetServerInfoResponse, GetStatsRequest, GetStatsResponse, ImportRequest, ImportResponse,
+    TransferPart, admin_service_server::AdminService, get_server_info_response,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Services,
     status::Failure,
+    transfer::{self, Importer},
     validate::{self, MAX_BATCH, MAX_KEY_BYTES},
 };
 use crate::{
@@ -37,6 +43,24 @@ impl AdminService for Services {
         request: Request<CompactRequest>,
     ) -> Result<Response<CompactResponse>, Status> {
         Ok(Response::new(self.compact_log(&request.into_inner()).await?))
+    }
+
+    type ExportStream = Pin<Box<dyn Stream<Item = Result<ExportResponse, Status>> + Send>>;
+
+    async fn export(
+        &self,
+        request: Request<ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let parts = self.exported(&request.into_inner())?;
+        let answer = |part: Result<_, _>| part.map(|part| ExportResponse { part: Some(part) });
+        Ok(Response::new(parts.map(answer).boxed()))
+    }
+
+    async fn import(
+        &self,
+        request: Request<Streaming<ImportRequest>>,
+    ) -> Result<Response<ImportResponse>, Status> {
+        Ok(Response::new(self.imported(request.into_inner()).await?))
     }
 }
 
@@ -76,6 +100,50 @@ impl Services {
             expired: stats.expired,
             watches: stats.watches,
         })
+    }
+
+    fn exported(
+        &self,
+        request: &ExportRequest,
+    ) -> Result<impl Stream<Item = Result<TransferPart, Status>> + Send + use<>, Failure> {
+        let names = request.namespaces.iter().map(|name| validate::namespace(name));
+        let names: Vec<_> = names.collect::<Result<_, _>>()?;
+        let store = self.store.clone();
+        let parts = match names.is_empty() {
+            true => Either::Left(transfer::export_all(store)),
+            false => Either::Right(transfer::export(store, names)),
+        };
+        let stopping = self.stopping.clone();
+        Ok(try_stream! {
+            tokio::pin!(parts);
+            loop {
+                let part = tokio::select! {
+                    part = parts.next() => part,
+                    () = stopping.cancelled() => Some(Err(Failure::stopping().into())),
+                };
+                match part {
+                    Some(part) => yield part?,
+                    None => return,
+                }
+            }
+        })
+    }
+
+    async fn imported(
+        &self,
+        mut requests: Streaming<ImportRequest>,
+    ) -> Result<ImportResponse, Status> {
+        let mut importer = Importer::new(self.store.clone(), self.limits);
+        loop {
+            let request = tokio::select! {
+                request = requests.message() => request?,
+                () = self.stopping.cancelled() => return Err(Failure::stopping().into()),
+            };
+            match request {
+                Some(request) => importer.take(request).await?,
+                None => return importer.finish(),
+            }
+        }
     }
 
     async fn compact_log(&self, request: &CompactRequest) -> Result<CompactResponse, Failure> {

@@ -7,7 +7,8 @@ use holdfast_proto::v1::{
 use tracing::Instrument as _;
 
 use super::{
-    Limits, Services, kv, list,
+    Limits, Services, kv, lease, list, lock,
+    options::Options,
     path::Path,
     read::{Look, Lookup, Query, Read},
     status::Failure,
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     backend::{Key, NamespaceName},
     store::{
-        Answer, Submission, Work,
+        Answer, Submission,
         command::{Command, Reply},
     },
 };
@@ -39,10 +40,9 @@ pub(super) enum Call {
 }
 
 impl Call {
-    /// A write of this command.
-    pub fn write(command: Command, options: Option<holdfast_proto::v1::WriteOptions>) -> Self {
-        let expected_lineage = validate::expected_lineage(options);
-        Self::Write(Submission { expected_lineage, work: Work::Command(command) })
+    /// A write of this command, without options.
+    pub fn write(command: Command) -> Self {
+        Self::Write(Submission::command_only(command))
     }
 
     /// A look at a key.
@@ -76,7 +76,7 @@ impl Services {
             latest.check(self.store.backend().now_ms().await?)?;
         }
         match call {
-            Call::Write(submission) => answer(self.submit(&name, submission).await?),
+            Call::Write(submission) => answer(&name, self.submit(&name, submission).await?),
             Call::Read(read) => read.run(&self.store, &name).await,
         }
     }
@@ -94,7 +94,7 @@ impl Services {
 
 /// Checks an operation on a namespace. It may leave out the namespace's name, but not give another.
 pub(super) fn check(
-    operation: Operation,
+    mut operation: Operation,
     name: &NamespaceName,
     limits: Limits,
 ) -> Result<Checked, Failure> {
@@ -108,6 +108,7 @@ pub(super) fn check(
         let field = Path::of("namespace");
         return Err(Failure::invalid(ErrorReason::InvalidNamespace, field, problem));
     }
+    let options = Options::take(&mut operation)?;
     let mut checks = Checks::new(limits);
     let call = match operation {
         Operation::Get(request) => kv::get(request, &mut checks),
@@ -125,12 +126,28 @@ pub(super) fn check(
         Operation::BatchSet(request) => kv::batch_set(request, &mut checks),
         Operation::BatchDelete(request) => kv::batch_delete(request),
         Operation::Transact(request) => transaction::transact(request, &mut checks),
+        Operation::Acquire(request) => lock::acquire(request),
+        Operation::Renew(request) => lock::renew(&request),
+        Operation::Release(request) => lock::release(&request),
+        Operation::UpdateValue(request) => lock::update_value(&request),
+        Operation::GetLock(request) => lock::get_lock(&request),
+        Operation::ListLocks(request) => lock::list_locks(request, name),
+        Operation::BreakLock(request) => lock::break_lock(request),
+        Operation::Grant(request) => lease::grant(&request),
+        Operation::KeepAlive(request) => lease::keep_alive(&request),
+        Operation::Revoke(request) => lease::revoke(&request),
+        Operation::GetLease(request) => lease::get_lease(&request),
+        Operation::ListLeases(request) => lease::list_leases(request, name),
     }?;
+    let call = match call {
+        Call::Write(bare) => Call::Write(options.submission(bare.work)),
+        Call::Read(read) => Call::Read(read),
+    };
     Ok(Checked { call, latest: checks.into_latest() })
 }
 
-/// The answer to a write.
-pub(super) fn answer(answer: Answer) -> Result<Outcome, Failure> {
+/// The answer to a write of a namespace.
+pub(super) fn answer(name: &NamespaceName, answer: Answer) -> Result<Outcome, Failure> {
     let Answer { revision, time_ms, reply } = answer;
     let revision = revision.0;
     Ok(match reply {
@@ -153,7 +170,29 @@ pub(super) fn answer(answer: Answer) -> Result<Outcome, Failure> {
         Reply::Transact(reply) => {
             Outcome::Transact(transaction::response(revision, time_ms, &reply))
         }
-        Reply::Settings(_) | Reply::Expired | Reply::Cleared(_) | Reply::NamespaceDeleted(_) => {
+        Reply::Acquired(reply) => {
+            Outcome::Acquire(lock::acquire_response(revision, time_ms, &reply)?)
+        }
+        Reply::Renewed(lock) => Outcome::Renew(lock::renew_response(revision, time_ms, &lock)?),
+        Reply::Released(released) => {
+            Outcome::Release(lock::release_response(revision, time_ms, released))
+        }
+        Reply::LockUpdated(lock) => {
+            Outcome::UpdateValue(lock::update_value_response(revision, time_ms, &lock)?)
+        }
+        Reply::LockBroken(broken) => {
+            Outcome::BreakLock(lock::break_lock_response(revision, time_ms, broken))
+        }
+        Reply::Granted(lease) => Outcome::Grant(lease::grant_response(revision, time_ms, &lease)?),
+        Reply::KeptAlive(lease) => {
+            Outcome::KeepAlive(lease::keep_alive_response(name, revision, time_ms, &lease)?)
+        }
+        Reply::Revoked(reply) => Outcome::Revoke(lease::revoke_response(revision, time_ms, reply)),
+        Reply::Settings(_)
+        | Reply::Expired
+        | Reply::Present(_)
+        | Reply::Cleared(_)
+        | Reply::NamespaceDeleted(_) => {
             return Err(Failure::internal("a write was answered by what it did not ask for"));
         }
     })
@@ -172,6 +211,27 @@ macro_rules! response {
 }
 pub(super) use response;
 
+/// Implements a service: methods that do nothing but run an operation, and others `beside` them.
+macro_rules! operations {
+    (
+        $service:ident { $($method:ident: $kind:ident($request:ty) -> $response:ty;)* }
+        $(beside { $($others:tt)* })?
+    ) => {
+        #[tonic::async_trait]
+        impl $service for super::Services {
+            $(async fn $method(
+                &self,
+                request: tonic::Request<$request>,
+            ) -> Result<tonic::Response<$response>, tonic::Status> {
+                let operation = holdfast_proto::v1::pipeline_call::Operation::$kind(request.into_inner());
+                super::dispatch::response!(self.run(operation).await?, $kind)
+            })*
+            $($($others)*)?
+        }
+    };
+}
+pub(super) use operations;
+
 /// The namespace that an operation names, and what it is called.
 fn describe(operation: &Operation) -> (&str, &'static str) {
     macro_rules! describe {
@@ -184,5 +244,7 @@ fn describe(operation: &Operation) -> (&str, &'static str) {
     describe! {
         Get Set Delete Exists GetTtl SetTtl Increment List Count History DeleteRange
         BatchGet BatchSet BatchDelete Transact
+        Acquire Renew Release UpdateValue GetLock ListLocks BreakLock
+        Grant KeepAlive Revoke GetLease ListLeases
     }
 }

@@ -4,7 +4,7 @@ use holdfast_proto::v1;
 
 use crate::{
     backend::{Change, ChangeKind, Deadline, Entry, Key, Lineage, Removal, StoredEntry},
-    store::command::EntryView,
+    store::{command::EntryView, keys},
 };
 
 /// More than what an entry has beside its key, content type and value, or an event beside its entries.
@@ -26,9 +26,10 @@ pub(super) fn stored(stored: &StoredEntry, with_value: bool) -> v1::Entry {
     encode(stored.key(), stored, with_value)
 }
 
-/// An entry that a command saw or wrote.
+/// An entry that a command saw or wrote; without its value where that was not kept.
 pub(super) fn view(view: &EntryView, with_value: bool) -> v1::Entry {
-    encode(view.key(), view.entry(), with_value)
+    let has_value = !matches!(view, EntryView::WithoutValue(..));
+    encode(view.key(), view.entry(), with_value && has_value)
 }
 
 /// A change. Its value, and those before it, are shared with the backend, not copied.
@@ -66,7 +67,13 @@ pub(super) fn lineage(lineage: Option<Lineage>) -> String {
     lineage.map(|lineage| lineage.to_string()).unwrap_or_default()
 }
 
-fn encode(key: &Key, entry: &Entry, with_value: bool) -> v1::Entry {
+/// What came in as text goes out as text.
+pub(super) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An entry.
+pub(super) fn encode(key: &Key, entry: &Entry, with_value: bool) -> v1::Entry {
     v1::Entry {
         key: text(key.as_bytes()),
         value: with_value.then(|| entry.value.clone()),
@@ -77,9 +84,10 @@ fn encode(key: &Key, entry: &Entry, with_value: bool) -> v1::Entry {
         created_at_ms: entry.created_at_ms,
         updated_at_ms: entry.updated_at_ms,
         expires_at_ms: match entry.deadline {
-            Deadline::Never => None,
             Deadline::At(at_ms) => Some(at_ms),
+            Deadline::Never | Deadline::Of(_) => None,
         },
+        lease_id: entry.deadline.reference().and_then(keys::lease_id),
     }
 }
 
@@ -99,11 +107,8 @@ fn kind(kind: ChangeKind) -> (v1::EventType, v1::RemovalReason) {
         ChangeKind::TtlChanged => (Type::TtlChanged, Reason::Unspecified),
         ChangeKind::Removed(Removal::Deleted) => (Type::Delete, Reason::Deleted),
         ChangeKind::Removed(Removal::Ttl) => (Type::Expire, Reason::Ttl),
+        ChangeKind::Removed(Removal::Lease) => (Type::Expire, Reason::Lease),
+        ChangeKind::Removed(Removal::Revoked) => (Type::Delete, Reason::Revoked),
         ChangeKind::Clear => (Type::Clear, Reason::Deleted),
     }
-}
-
-/// What came in as text goes out as text.
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -10,13 +10,12 @@ use holdfast_proto::v1::{
     GetRequest, GetResponse, GetTtlRequest, GetTtlResponse, HistoryRequest, HistoryResponse,
     IncrementRequest, IncrementResponse, ListRequest, ListResponse, ScanRequest, ScanResponse,
     SetRequest, SetResponse, SetTtlRequest, SetTtlResponse, batch_set_request,
-    kv_service_server::KvService, pipeline_call::Operation,
+    kv_service_server::KvService,
 };
 use tonic::{Request, Response, Status};
 
 use super::{
-    Services,
-    dispatch::{Call, response},
+    dispatch::{Call, operations},
     entry, list,
     path::Path,
     read::{Look, Query},
@@ -34,46 +33,34 @@ use crate::{
 /// Most changes of an answer of `History`, and how many where none is said.
 const HISTORY_LIMIT: (u32, u32) = (100, 1000);
 
-/// Writes the methods that do nothing but run an operation.
-macro_rules! operations {
-    ($($method:ident: $kind:ident($request:ty) -> $response:ty;)*) => {
-        #[tonic::async_trait]
-        impl KvService for Services {
-            $(async fn $method(
-                &self,
-                request: Request<$request>,
-            ) -> Result<Response<$response>, Status> {
-                response!(self.run(Operation::$kind(request.into_inner())).await?, $kind)
-            })*
-
-            type ScanStream = Pin<Box<dyn Stream<Item = Result<ScanResponse, Status>> + Send>>;
-
-            async fn scan(
-                &self,
-                request: Request<ScanRequest>,
-            ) -> Result<Response<Self::ScanStream>, Status> {
-                let messages = list::scan(self.store.clone(), request.into_inner())?;
-                Ok(Response::new(Box::pin(messages)))
-            }
-        }
-    };
-}
-
 operations! {
-    get: Get(GetRequest) -> GetResponse;
-    set: Set(SetRequest) -> SetResponse;
-    delete: Delete(DeleteRequest) -> DeleteResponse;
-    exists: Exists(ExistsRequest) -> ExistsResponse;
-    get_ttl: GetTtl(GetTtlRequest) -> GetTtlResponse;
-    set_ttl: SetTtl(SetTtlRequest) -> SetTtlResponse;
-    increment: Increment(IncrementRequest) -> IncrementResponse;
-    list: List(ListRequest) -> ListResponse;
-    count: Count(CountRequest) -> CountResponse;
-    history: History(HistoryRequest) -> HistoryResponse;
-    delete_range: DeleteRange(DeleteRangeRequest) -> DeleteRangeResponse;
-    batch_get: BatchGet(BatchGetRequest) -> BatchGetResponse;
-    batch_set: BatchSet(BatchSetRequest) -> BatchSetResponse;
-    batch_delete: BatchDelete(BatchDeleteRequest) -> BatchDeleteResponse;
+    KvService {
+        get: Get(GetRequest) -> GetResponse;
+        set: Set(SetRequest) -> SetResponse;
+        delete: Delete(DeleteRequest) -> DeleteResponse;
+        exists: Exists(ExistsRequest) -> ExistsResponse;
+        get_ttl: GetTtl(GetTtlRequest) -> GetTtlResponse;
+        set_ttl: SetTtl(SetTtlRequest) -> SetTtlResponse;
+        increment: Increment(IncrementRequest) -> IncrementResponse;
+        list: List(ListRequest) -> ListResponse;
+        count: Count(CountRequest) -> CountResponse;
+        history: History(HistoryRequest) -> HistoryResponse;
+        delete_range: DeleteRange(DeleteRangeRequest) -> DeleteRangeResponse;
+        batch_get: BatchGet(BatchGetRequest) -> BatchGetResponse;
+        batch_set: BatchSet(BatchSetRequest) -> BatchSetResponse;
+        batch_delete: BatchDelete(BatchDeleteRequest) -> BatchDeleteResponse;
+    }
+    beside {
+        type ScanStream = Pin<Box<dyn Stream<Item = Result<ScanResponse, Status>> + Send>>;
+
+        async fn scan(
+            &self,
+            request: Request<ScanRequest>,
+        ) -> Result<Response<Self::ScanStream>, Status> {
+            let messages = list::scan(self.store.clone(), request.into_inner())?;
+            Ok(Response::new(Box::pin(messages)))
+        }
+    }
 }
 
 pub(super) fn get(request: GetRequest, checks: &mut Checks) -> Result<Call, Failure> {
@@ -87,7 +74,7 @@ pub(super) fn get(request: GetRequest, checks: &mut Checks) -> Result<Call, Fail
         }
         (touch, None) => {
             let expiry = checks.new_expiry(touch, Path::of("touch"))?;
-            Ok(Call::write(Command::Touch(SetTtl { key, expiry }), request.options))
+            Ok(Call::write(Command::Touch(SetTtl { key, expiry })))
         }
     }
 }
@@ -101,7 +88,7 @@ pub(super) fn set(request: SetRequest, checks: &mut Checks) -> Result<Call, Fail
         condition: validate::condition(request.condition, Path::of("condition"))?,
         return_previous: request.return_previous,
     };
-    Ok(Call::write(Command::Set(set), request.options))
+    Ok(Call::write(Command::Set(set)))
 }
 
 pub(super) fn delete(request: DeleteRequest) -> Result<Call, Failure> {
@@ -110,7 +97,7 @@ pub(super) fn delete(request: DeleteRequest) -> Result<Call, Failure> {
         condition: validate::condition(request.condition, Path::of("condition"))?,
         return_previous: request.return_previous,
     };
-    Ok(Call::write(Command::Delete(delete), request.options))
+    Ok(Call::write(Command::Delete(delete)))
 }
 
 pub(super) fn exists(request: &ExistsRequest) -> Result<Call, Failure> {
@@ -128,7 +115,7 @@ pub(super) fn set_ttl(request: SetTtlRequest, checks: &mut Checks) -> Result<Cal
         key: validate::key(&request.key, Path::of("key"))?,
         expiry: checks.new_expiry(request.expiry, Path::of("expiry"))?,
     };
-    Ok(Call::write(Command::SetTtl(set_ttl), request.options))
+    Ok(Call::write(Command::SetTtl(set_ttl)))
 }
 
 pub(super) fn increment(request: IncrementRequest, checks: &mut Checks) -> Result<Call, Failure> {
@@ -138,7 +125,7 @@ pub(super) fn increment(request: IncrementRequest, checks: &mut Checks) -> Resul
         initial: request.initial,
         expiry: checks.expiry(request.expiry, Path::of("expiry"))?,
     };
-    Ok(Call::write(Command::Increment(increment), request.options))
+    Ok(Call::write(Command::Increment(increment)))
 }
 
 pub(super) fn count(request: &CountRequest) -> Result<Call, Failure> {
@@ -160,7 +147,7 @@ pub(super) fn delete_range(request: DeleteRangeRequest) -> Result<Call, Failure>
         selector: validate::selector(request.selector.as_ref(), Path::of("selector"))?,
         limit: validate::delete_limit(request.limit, Path::of("limit"))?,
     };
-    Ok(Call::write(Command::DeleteRange(delete), request.options))
+    Ok(Call::write(Command::DeleteRange(delete)))
 }
 
 pub(super) fn batch_set(request: BatchSetRequest, checks: &mut Checks) -> Result<Call, Failure> {
@@ -170,12 +157,12 @@ pub(super) fn batch_set(request: BatchSetRequest, checks: &mut Checks) -> Result
     let checked = checked.map(|(index, item)| self::item(item, Path::item("items", index), checks));
     let sets = checked.collect::<Result<_, _>>()?;
     validate::distinct(items.iter().map(|item| item.key.as_str()), "items")?;
-    Ok(Call::write(Command::BatchSet(sets), request.options))
+    Ok(Call::write(Command::BatchSet(sets)))
 }
 
 pub(super) fn batch_delete(request: BatchDeleteRequest) -> Result<Call, Failure> {
     let keys = validate::keys(&request.keys, "keys")?;
-    Ok(Call::write(Command::BatchDelete(keys), request.options))
+    Ok(Call::write(Command::BatchDelete(keys)))
 }
 
 fn item(item: &batch_set_request::Item, at: Path, checks: &mut Checks) -> Result<Set, Failure> {

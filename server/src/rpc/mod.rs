@@ -5,17 +5,25 @@
 //! the request and an answer of what came of it.
 
 mod admin;
+mod caller;
+mod course;
 mod dispatch;
 mod entry;
+mod keep_alive;
 mod kv;
+mod lease;
 mod list;
+mod lock;
+mod lock_watch;
 mod namespace;
+mod options;
 mod page_token;
 mod path;
 mod pipeline;
 mod read;
 mod status;
 mod transaction;
+pub mod transfer;
 mod validate;
 mod watch;
 
@@ -23,12 +31,15 @@ use std::sync::Arc;
 
 use holdfast_proto::v1::{
     admin_service_server::AdminServiceServer, kv_service_server::KvServiceServer,
+    lease_service_server::LeaseServiceServer, lock_service_server::LockServiceServer,
     namespace_service_server::NamespaceServiceServer,
     pipeline_service_server::PipelineServiceServer,
     transaction_service_server::TransactionServiceServer, watch_service_server::WatchServiceServer,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+
+pub use caller::Caller;
 
 use crate::store::{Store, command::MAX_ANSWER_BYTES as MESSAGE_BYTES};
 
@@ -59,8 +70,9 @@ pub struct ServerInfo {
     pub started_at_ms: i64,
 }
 
-/// All services of `holdfast.v1`, to be served together with others. Once `stopping` is cancelled, watches and
-/// pipelines end with `UNAVAILABLE`; all other calls end by themselves.
+/// All services of `holdfast.v1`, to be served together with others. Once `stopping` is cancelled, watches,
+/// pipelines, streams that keep leases alive and waits for locks end with `UNAVAILABLE`; all other calls end by
+/// themselves. Calls whose requests have a [`Caller`] among their extensions stop to wait once that is gone.
 pub fn routes(
     store: Arc<Store>,
     limits: Limits,
@@ -77,6 +89,8 @@ pub fn routes(
     Routes::new(server!(KvServiceServer))
         .add_service(server!(TransactionServiceServer))
         .add_service(server!(WatchServiceServer))
+        .add_service(server!(LockServiceServer))
+        .add_service(server!(LeaseServiceServer))
         .add_service(server!(PipelineServiceServer))
         .add_service(server!(NamespaceServiceServer))
         .add_service(server!(AdminServiceServer))

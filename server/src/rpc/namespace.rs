@@ -8,11 +8,18 @@ use holdfast_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Services, entry, page_token, path::Path, status::Failure, validate};
+use super::{
+    Services, entry,
+    options::Options,
+    page_token::{self, Kind},
+    path::Path,
+    status::Failure,
+    validate,
+};
 use crate::{
-    backend::NamespaceInfo,
+    backend::{NamespaceInfo, NamespaceName},
     store::{
-        Answer, Submission, Work,
+        Answer, Work,
         command::{Command, Reply, UpdateSettings},
         settings::{Setting, Settings},
     },
@@ -82,7 +89,7 @@ impl Services {
         let page_size = std::mem::take(&mut request.page_size);
         let limit = validate::limit(page_size, default, max, Path::of("page_size"))?;
         let token = std::mem::take(&mut request.page_token);
-        let after = page_token::namespace(&request, &token)?;
+        let after = page_token::name(Kind::Namespaces, &request, &token)?.map(NamespaceName::new);
         self.store.count_read();
         let time_ms = self.store.backend().now_ms().await?;
         let mut found = self.store.namespaces(&request.prefix, after.as_ref(), limit + 1).await?;
@@ -90,7 +97,8 @@ impl Services {
         if found.len() > limit {
             found.truncate(limit);
             if let Some((last, _)) = found.last() {
-                response.next_page_token = page_token::after_namespace(&last.name, &request);
+                let name = last.name.as_str();
+                response.next_page_token = page_token::after_name(Kind::Namespaces, &request, name);
             }
         }
         response.namespaces = found.iter().map(|(info, settings)| encode(info, settings)).collect();
@@ -99,13 +107,15 @@ impl Services {
 
     async fn update(
         &self,
-        request: UpdateNamespaceRequest,
+        mut request: UpdateNamespaceRequest,
     ) -> Result<UpdateNamespaceResponse, Failure> {
         let name = validate::namespace(&request.namespace)?;
         let changes = changes(&request)?;
         let work = Work::Command(Command::UpdateSettings(UpdateSettings { changes }));
-        let expected_lineage = validate::expected_lineage(request.options);
-        let answer = self.submit(&name, Submission { expected_lineage, work }).await?;
+        let options = Options::take_from("UpdateNamespace", &mut request, |it| {
+            (&mut it.namespace, &mut it.options)
+        });
+        let answer = self.submit(&name, options?.submission(work)).await?;
         let (_, found) = self.store.namespace_info(&name).await?;
         Ok(UpdateNamespaceResponse {
             revision: answer.revision.0,
@@ -116,11 +126,13 @@ impl Services {
 
     async fn clear(
         &self,
-        request: ClearNamespaceRequest,
+        mut request: ClearNamespaceRequest,
     ) -> Result<ClearNamespaceResponse, Failure> {
         let name = validate::namespace(&request.namespace)?;
-        let expected_lineage = validate::expected_lineage(request.options);
-        let submission = Submission { expected_lineage, work: Work::Clear };
+        let options = Options::take_from("ClearNamespace", &mut request, |it| {
+            (&mut it.namespace, &mut it.options)
+        });
+        let submission = options?.submission(Work::Clear);
         let Answer { revision, time_ms, reply } = self.submit(&name, submission).await?;
         match reply {
             Reply::Cleared(cleared) => {
@@ -132,11 +144,13 @@ impl Services {
 
     async fn remove(
         &self,
-        request: DeleteNamespaceRequest,
+        mut request: DeleteNamespaceRequest,
     ) -> Result<DeleteNamespaceResponse, Failure> {
         let name = validate::namespace(&request.namespace)?;
-        let expected_lineage = validate::expected_lineage(request.options);
-        let submission = Submission { expected_lineage, work: Work::DeleteNamespace };
+        let options = Options::take_from("DeleteNamespace", &mut request, |it| {
+            (&mut it.namespace, &mut it.options)
+        });
+        let submission = options?.submission(Work::DeleteNamespace);
         let Answer { revision, time_ms, reply } = self.submit(&name, submission).await?;
         match reply {
             Reply::NamespaceDeleted(deleted) => {
@@ -171,8 +185,7 @@ fn named(path: &str, index: usize) -> Result<Setting, Failure> {
         let names = Setting::ALL.map(Setting::name).join(", ");
         let problem = format!("{} is no setting; there are {names}", validate::shown(path));
         let mask = Path::of("update_mask");
-        let field = format!("{mask}.{}", Path::item("paths", index));
-        Failure::invalid(ErrorReason::InvalidSettings, field, problem)
+        Failure::invalid(ErrorReason::InvalidSettings, mask.item_of("paths", index), problem)
     })
 }
 
@@ -189,6 +202,27 @@ fn check(setting: Setting, value: Option<u64>) -> Result<(), Failure> {
     }
 }
 
+/// Settings as a message.
+pub(super) fn encode_settings(settings: &Settings) -> NamespaceSettings {
+    NamespaceSettings {
+        default_ttl_ms: settings.default_ttl_ms,
+        log_max_events: settings.log_max_events,
+        log_max_age_ms: settings.log_max_age_ms,
+        log_max_bytes: settings.log_max_bytes,
+        quota_max_keys: settings.quota_max_keys,
+        quota_max_bytes: settings.quota_max_bytes,
+    }
+}
+
+/// All settings of a message, each within its bounds.
+pub(super) fn checked_settings(settings: &NamespaceSettings) -> Result<Settings, Failure> {
+    let mut settings = decode(settings);
+    for setting in Setting::ALL {
+        check(setting, *settings.get_mut(setting))?;
+    }
+    Ok(settings)
+}
+
 fn encode(info: &NamespaceInfo, settings: &Settings) -> v1::Namespace {
     v1::Namespace {
         name: info.name.as_str().into(),
@@ -196,14 +230,7 @@ fn encode(info: &NamespaceInfo, settings: &Settings) -> v1::Namespace {
         revision: info.tip.revision.0,
         compacted_revision: info.tip.compacted.0,
         created_at_ms: info.created_at_ms,
-        settings: Some(NamespaceSettings {
-            default_ttl_ms: settings.default_ttl_ms,
-            log_max_events: settings.log_max_events,
-            log_max_age_ms: settings.log_max_age_ms,
-            log_max_bytes: settings.log_max_bytes,
-            quota_max_keys: settings.quota_max_keys,
-            quota_max_bytes: settings.quota_max_bytes,
-        }),
+        settings: Some(encode_settings(settings)),
         key_count: info.tip.usage.keys,
         byte_count: info.tip.usage.bytes,
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{path::Path, status::Failure};
 use crate::{
-    backend::{Key, Lineage, NamespaceName, Revision},
+    backend::{Key, Lineage, Revision},
     store::Cursor,
 };
 
@@ -23,6 +23,8 @@ pub(super) enum Kind {
     List = b'l',
     BatchGet = b'b',
     Namespaces = b'n',
+    Locks = b'k',
+    Leases = b'e',
 }
 
 /// Where a list, or a batch of reads, goes on.
@@ -77,21 +79,40 @@ impl PageToken {
     }
 }
 
-/// The token of a list of namespaces that goes on after a name.
-pub(super) fn after_namespace(name: &NamespaceName, query: &impl Message) -> Bytes {
-    seal(Kind::Namespaces, query, name.as_str().as_bytes())
+/// The token of a list that goes on after a name.
+pub(super) fn after_name(kind: Kind, query: &impl Message, name: &str) -> Bytes {
+    seal(kind, query, name.as_bytes())
 }
 
-/// The name that a list of namespaces goes on after; nothing where there is no token.
-pub(super) fn namespace(
+/// The name that a list goes on after; nothing where there is no token.
+pub(super) fn name<'a>(
+    kind: Kind,
     query: &impl Message,
-    token: &Bytes,
-) -> Result<Option<NamespaceName>, Failure> {
+    token: &'a [u8],
+) -> Result<Option<&'a str>, Failure> {
     if token.is_empty() {
         return Ok(None);
     }
-    let name = std::str::from_utf8(open(Kind::Namespaces, query, token)?);
-    name.map(|name| Some(NamespaceName::new(name))).map_err(|_| invalid())
+    let name = std::str::from_utf8(open(kind, query, token)?);
+    name.map(Some).map_err(|_| invalid())
+}
+
+/// The token of a list that goes on after a number.
+pub(super) fn after_number(kind: Kind, query: &impl Message, number: u64) -> Bytes {
+    seal(kind, query, &number.to_be_bytes())
+}
+
+/// The number that a list goes on after; nothing where there is no token.
+pub(super) fn number(
+    kind: Kind,
+    query: &impl Message,
+    token: &[u8],
+) -> Result<Option<u64>, Failure> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let number = open(kind, query, token)?.try_into();
+    number.map(|number| Some(u64::from_be_bytes(number))).map_err(|_| invalid())
 }
 
 /// Binds what a token says to a query, and against damage.
@@ -157,9 +178,10 @@ mod tests {
             let read = PageToken::decode(Kind::List, &query("a"), &bytes).unwrap();
             assert_eq!(read, Some(token));
         }
-        let name = NamespaceName::new("a");
-        let bytes = after_namespace(&name, &query("a"));
-        assert_eq!(namespace(&query("a"), &bytes).unwrap(), Some(name));
+        let bytes = after_name(Kind::Locks, &query("a"), "name");
+        assert_eq!(name(Kind::Locks, &query("a"), &bytes).unwrap(), Some("name"));
+        let bytes = after_number(Kind::Leases, &query("a"), u64::MAX);
+        assert_eq!(number(Kind::Leases, &query("a"), &bytes).unwrap(), Some(u64::MAX));
     }
 
     #[test]
@@ -167,7 +189,9 @@ mod tests {
         let bytes = tokens()[0].encode(Kind::List, &query("a"));
         PageToken::decode(Kind::List, &query("b"), &bytes).unwrap_err();
         PageToken::decode(Kind::BatchGet, &query("a"), &bytes).unwrap_err();
-        namespace(&query("a"), &bytes).unwrap_err();
+        name(Kind::Namespaces, &query("a"), &bytes).unwrap_err();
+        let bytes = after_name(Kind::Locks, &query("a"), "12345678");
+        number(Kind::Leases, &query("a"), &bytes).unwrap_err();
     }
 
     #[test]

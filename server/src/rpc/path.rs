@@ -12,7 +12,7 @@ pub(super) struct Path<'a> {
 
 impl<'a> Path<'a> {
     /// A field of the request.
-    pub fn of(name: &'static str) -> Self {
+    pub const fn of(name: &'static str) -> Self {
         Self { outer: None, name, index: None }
     }
 
@@ -24,6 +24,11 @@ impl<'a> Path<'a> {
     /// A field in this one.
     pub fn field(&'a self, name: &'static str) -> Self {
         Self { outer: Some(self), name, index: None }
+    }
+
+    /// One item of a repeated field in this one.
+    pub fn item_of(&'a self, name: &'static str, index: usize) -> Self {
+        Self { outer: Some(self), name, index: Some(index) }
     }
 }
 

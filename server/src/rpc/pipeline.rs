@@ -439,9 +439,10 @@ async fn write_part(
     }
     let outcomes = store.submit(&name, submissions).await;
     let answered = |(id, outcome): (u64, Result<_, _>)| {
-        answer(id, outcome.map_err(Failure::from).and_then(dispatch::answer))
+        answer(id, outcome.map_err(Failure::from).and_then(|it| dispatch::answer(&name, it)))
     };
-    (ids.into_iter().zip(outcomes).map(answered).collect(), (name, ordered))
+    let answers = ids.into_iter().zip(outcomes).map(answered).collect();
+    (answers, (name, ordered))
 }
 
 /// Looks at several keys in one read.

@@ -8,11 +8,13 @@ use holdfast_proto::v1::{
 use super::{
     MESSAGE_BYTES,
     entry::{self, Shown},
+    lease::{GetLease, ListLeases},
     list::{BatchGet, List},
+    lock::{self, ListLocks},
     status::Failure,
 };
 use crate::{
-    backend::{Deadline, Key, NamespaceName, Revision, StoredEntry},
+    backend::{Key, NamespaceName, Revision, StoredEntry},
     store::{Snapshot, Store, selector::Selector},
 };
 
@@ -55,6 +57,14 @@ pub(super) enum Query {
     List(List),
     /// Several keys.
     BatchGet(BatchGet),
+    /// Who holds a lock.
+    GetLock(Key),
+    /// A page of locks.
+    ListLocks(ListLocks),
+    /// What is known of a lease.
+    GetLease(GetLease),
+    /// A page of leases.
+    ListLeases(ListLeases),
 }
 
 impl Read {
@@ -90,7 +100,7 @@ impl Look {
                 Outcome::Exists(ExistsResponse { revision, time_ms, exists: found.is_some() })
             }
             Self::Ttl => {
-                let ttl = Some(ttl(found, time_ms));
+                let ttl = Some(ttl(found, snapshot));
                 Outcome::GetTtl(GetTtlResponse { revision, time_ms, ttl })
             }
         }
@@ -116,6 +126,13 @@ impl Query {
             }
             Self::List(list) => Outcome::List(list.run(store, name).await?),
             Self::BatchGet(batch) => Outcome::BatchGet(batch.run(store, name).await?),
+            Self::GetLock(key) => {
+                let (state, found) = store.lock(name, &key).await?;
+                Outcome::GetLock(lock::get_lock_response(&state, found))
+            }
+            Self::ListLocks(list) => Outcome::ListLocks(list.run(store, name).await?),
+            Self::GetLease(get) => Outcome::GetLease(get.run(store, name).await?),
+            Self::ListLeases(list) => Outcome::ListLeases(list.run(store, name).await?),
         })
     }
 }
@@ -144,11 +161,11 @@ async fn history(
     })
 }
 
-fn ttl(found: Option<&StoredEntry>, time_ms: i64) -> get_ttl_response::Ttl {
+fn ttl(found: Option<&StoredEntry>, snapshot: &Snapshot) -> get_ttl_response::Ttl {
     use get_ttl_response::{Missing, Never, Ttl};
-    match found.map(|entry| entry.deadline) {
+    match found.map(|entry| snapshot.deadline_ms(entry)) {
         None => Ttl::Missing(Missing {}),
-        Some(Deadline::Never) => Ttl::Never(Never {}),
-        Some(Deadline::At(at_ms)) => Ttl::RemainingMs(at_ms.abs_diff(time_ms)),
+        Some(None) => Ttl::Never(Never {}),
+        Some(Some(at_ms)) => Ttl::RemainingMs(at_ms.abs_diff(snapshot.time_ms)),
     }
 }

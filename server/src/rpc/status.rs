@@ -11,12 +11,14 @@ use tonic_types::pb::{
     quota_failure::Violation,
 };
 
-use super::entry;
+use super::{entry, path::Path, validate::shown};
 use crate::{
-    backend::{BackendError, Lineage, Revision},
+    backend::{BackendError, Key, Lineage, Revision},
     store::{
+        LossCause,
         command::EntryView,
         error::{Refusal, StoreError},
+        keys,
     },
 };
 
@@ -63,6 +65,11 @@ impl Failure {
             metadata: HashMap::new(),
             details: Vec::new(),
         }))
+    }
+
+    /// What is stored cannot be understood.
+    pub fn corrupt(what: &str) -> Self {
+        BackendError::Corrupt(format!("{what} cannot be read")).into()
     }
 
     fn new(code: Code, reason: ErrorReason, message: impl Into<String>) -> Self {
@@ -130,16 +137,25 @@ impl From<StoreError> for Failure {
             StoreError::LineageChanged { lineage, valid_through } => {
                 lineage_changed(lineage).metadata("valid_through", valid_through)
             }
+            StoreError::NotEmpty { namespace } => {
+                let name = namespace.as_str();
+                let message = format!(
+                    "the namespace {} has keys, locks or leases already: import it with `replace` to \
+                     put what is imported in their place",
+                    shown(name)
+                );
+                Self::new(Code::FailedPrecondition, ErrorReason::NamespaceNotEmpty, message)
+                    .metadata("namespace", name)
+            }
             StoreError::Contended { attempts } => {
                 let message = format!(
                     "others kept changing what the request reads; it was tried {attempts} times: \
                      try again later, or read less"
                 );
-                Self::new(Code::ResourceExhausted, ErrorReason::Overloaded, message).retry()
+                overloaded(message)
             }
             StoreError::Overloaded => {
-                let message = "too much waits for this namespace already: try again later";
-                Self::new(Code::ResourceExhausted, ErrorReason::Overloaded, message).retry()
+                overloaded("too much waits for this namespace already: try again later")
             }
             StoreError::Backend(error) => error.into(),
         }
@@ -213,6 +229,39 @@ fn refused(refusal: Refusal<EntryView>, revision: Revision) -> Failure {
                 .quota(quota, limit)
         }
         Refusal::LineageChanged { lineage } => lineage_changed(lineage),
+        Refusal::LockLost { lock, token, cause } => lock_lost(&lock, token, &cause),
+        Refusal::LeaseNotFound { lease } => {
+            let message = format!("there is no lease {lease}: it has ended, or never was");
+            Failure::new(Code::FailedPrecondition, ErrorReason::LeaseNotFound, message)
+                .metadata("lease_id", lease)
+        }
+        Refusal::LeaseIdUsed { lease } => {
+            let message = format!(
+                "the lease id {lease} is in use, or was less than an hour ago; choose another at random, or \
+                 leave it to the server"
+            );
+            Failure::new(Code::AlreadyExists, ErrorReason::LeaseIdUsed, message)
+                .metadata("lease_id", lease)
+        }
+        Refusal::RequestReused { seq } => {
+            let problem = format!(
+                "has the seq {seq}, with which this client has sent another request; count up with every \
+                 request, and send the same one again unchanged"
+            );
+            let options = Path::of("options");
+            Failure::invalid(ErrorReason::RequestReused, options.field("request_id"), problem)
+        }
+        Refusal::TooManyRequests { limit } => {
+            let message = format!(
+                "the answers to {limit} requests with an id are kept for this namespace already: raise \
+                 `done_below`, or try again later"
+            );
+            overloaded(message).metadata("limit", limit)
+        }
+        Refusal::TooManyWaiters { limit } => {
+            overloaded(format!("{limit} wait for this lock already: try again later"))
+                .metadata("limit", limit)
+        }
         Refusal::Operation { branch, index, refusal } => {
             refused(*refusal, revision).in_operation(branch, index)
         }
@@ -229,6 +278,32 @@ fn condition_not_met(current: Option<&EntryView>, revision: Revision) -> Failure
     let message = format!("the condition does not hold: {found}, as of revision {revision}");
     Failure::new(Code::Aborted, ErrorReason::ConditionNotMet, message)
         .detail("holdfast.v1.ConditionNotMet", &detail)
+}
+
+fn lock_lost(lock: &Key, token: Revision, cause: &LossCause) -> Failure {
+    let name = keys::lock_name(lock);
+    let how = match cause {
+        LossCause::Expired => "it was not renewed in time",
+        LossCause::Released => "it was given up",
+        LossCause::Broken { .. } => "it was taken away",
+        LossCause::LeaseExpired => "its lease was not kept alive",
+        LossCause::LeaseRevoked => "its lease was revoked",
+        LossCause::Abandoned => "its caller had gone when it was granted",
+        LossCause::Unknown => "it ended long ago, or never was",
+    };
+    let message = format!("the lock {} is not held with the token {token}: {how}", shown(&name));
+    let failure = Failure::new(Code::FailedPrecondition, ErrorReason::LockLost, message)
+        .metadata("lock", name)
+        .metadata("token", token)
+        .metadata("cause", cause.name());
+    match cause {
+        LossCause::Broken { reason } => failure.metadata("reason", reason),
+        _ => failure,
+    }
+}
+
+fn overloaded(message: impl Into<String>) -> Failure {
+    Failure::new(Code::ResourceExhausted, ErrorReason::Overloaded, message).retry()
 }
 
 fn lineage_changed(lineage: Option<Lineage>) -> Failure {

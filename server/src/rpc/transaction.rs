@@ -2,13 +2,11 @@
 
 use holdfast_proto::v1::{
     self, ErrorReason as Reason, OperationResult, TransactRequest, TransactResponse,
-    operation_result, pipeline_call, transaction_service_server::TransactionService,
+    operation_result, transaction_service_server::TransactionService,
 };
-use tonic::{Request, Response, Status};
 
 use super::{
-    Services,
-    dispatch::{Call, response},
+    dispatch::{Call, operations},
     entry, kv,
     path::Path,
     status::Failure,
@@ -25,19 +23,14 @@ use crate::{
 /// Most entries of a list, and how many where none is said.
 const LIST_LIMIT: (u32, u32) = (100, 1000);
 
-#[tonic::async_trait]
-impl TransactionService for Services {
-    async fn transact(
-        &self,
-        request: Request<TransactRequest>,
-    ) -> Result<Response<TransactResponse>, Status> {
-        let operation = pipeline_call::Operation::Transact(request.into_inner());
-        response!(self.run(operation).await?, Transact)
+operations! {
+    TransactionService {
+        transact: Transact(TransactRequest) -> TransactResponse;
     }
 }
 
 pub(super) fn transact(request: TransactRequest, checks: &mut Checks) -> Result<Call, Failure> {
-    let TransactRequest { compares, then, otherwise, options, .. } = request;
+    let TransactRequest { compares, then, otherwise, .. } = request;
     if compares.is_empty() && then.is_empty() && otherwise.is_empty() {
         let problem = "is empty, and so is the rest; say what to compare or to do";
         return Err(Failure::invalid(Reason::InvalidBatch, Path::of("then"), problem));
@@ -56,7 +49,7 @@ pub(super) fn transact(request: TransactRequest, checks: &mut Checks) -> Result<
     let then = branch(then, "then", checks)?;
     let otherwise = branch(otherwise, "otherwise", checks)?;
     let transaction = Transaction { compares, then, otherwise };
-    Ok(Call::write(Command::Transact(transaction), options))
+    Ok(Call::write(Command::Transact(transaction)))
 }
 
 pub(super) fn response(
@@ -75,7 +68,11 @@ pub(super) fn response(
 
 fn compare(compare: v1::Compare, at: Path) -> Result<Compare, Failure> {
     use v1::compare::Operand as Asked;
-    let key = validate::key(&compare.key, at.field("key"))?;
+    // A lock has a name like a key, but stands elsewhere.
+    let key = match compare.operand {
+        Some(Asked::LockToken(_)) => validate::lock(&compare.key, at.field("key")),
+        _ => validate::key(&compare.key, at.field("key")),
+    }?;
     let invalid = |name, problem: String| {
         Err(Failure::invalid(Reason::InvalidCompare, at.field(name), problem))
     };
@@ -104,6 +101,8 @@ fn compare(compare: v1::Compare, at: Path) -> Result<Compare, Failure> {
         Some(Asked::CreateRevision(revision)) => Operand::CreateRevision(Revision(revision)),
         Some(Asked::ModRevision(revision)) => Operand::ModRevision(Revision(revision)),
         Some(Asked::Value(value)) => Operand::Value(value),
+        Some(Asked::LeaseId(lease)) => Operand::Lease(lease),
+        Some(Asked::LockToken(token)) => Operand::LockToken(Revision(token)),
         None => return invalid("operand", "is missing; say what to compare with".into()),
     };
     Ok(Compare { key, comparison, operand })

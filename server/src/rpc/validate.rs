@@ -1,6 +1,6 @@
 //! Checks of fields, before anything is done. What is fine comes out as the store's own word for it.
 
-use std::{collections::HashMap, fmt::Display};
+use std::{collections::HashMap, fmt::Display, time::Duration};
 
 use bytes::Bytes;
 use holdfast_proto::v1::{self, ErrorReason as Reason};
@@ -9,9 +9,10 @@ use super::{Limits, path::Path, status::Failure};
 use crate::{
     backend::{Key, NamespaceName, Revision},
     store::{
-        MAX_REVISION_KEYS,
+        MAX_REVISION_KEYS, Owner,
         command::{Condition, Expiry},
         glob::GlobError,
+        keys,
         selector::Selector,
     },
 };
@@ -23,6 +24,12 @@ pub(super) const MAX_BATCH: usize = 1024;
 
 const MAX_NAMESPACE_BYTES: usize = 128;
 const MAX_CONTENT_TYPE_BYTES: usize = 128;
+/// The longest field of an owner of a lock, and the longest reason to break one.
+const MAX_OWNER_BYTES: usize = 1024;
+const MAX_LOCK_VALUE_BYTES: usize = 4096;
+/// 24 hours.
+const MAX_WAIT_MS: u64 = 24 * 3_600_000;
+const PROGRESS_INTERVAL_MS: u64 = 10_000;
 /// 100 years.
 const MAX_TTL_MS: u64 = 100 * 365 * 24 * 3_600_000;
 /// How many characters of a bad text an error shows.
@@ -90,12 +97,13 @@ impl Checks {
     /// An expiry for an entry that has one already: it must be there, and something else than that.
     pub fn new_expiry(&mut self, expiry: Option<v1::Expiry>, at: Path) -> Result<Expiry, Failure> {
         let Some(expiry) = expiry else {
-            let problem = "is missing; set `ttl_ms`, `expires_at_ms` or `never`";
+            let problem = "is missing; set `ttl_ms`, `expires_at_ms`, `lease_id` or `never`";
             return Err(Failure::invalid(Reason::InvalidExpiry, at, problem));
         };
         match self.present_expiry(expiry, at)? {
             Expiry::Keep => {
-                let problem = "would change nothing here; set `ttl_ms`, `expires_at_ms` or `never`";
+                let problem = "would change nothing here; set `ttl_ms`, `expires_at_ms`, `lease_id` or \
+                               `never`";
                 Err(Failure::invalid(Reason::InvalidExpiry, at.field("keep"), problem))
             }
             expiry => Ok(expiry),
@@ -135,6 +143,9 @@ impl Checks {
             }
             Some(Kind::Keep(_)) => Ok(Expiry::Keep),
             Some(Kind::Never(_)) => Ok(Expiry::Never),
+            Some(Kind::LeaseId(id)) => {
+                lease(id, Reason::InvalidExpiry, at.field("lease_id")).map(Expiry::Lease)
+            }
         }
     }
 }
@@ -160,17 +171,90 @@ pub(super) fn namespace(name: &str) -> Result<NamespaceName, Failure> {
 
 /// A key.
 pub(super) fn key(key: &str, at: Path) -> Result<Key, Failure> {
-    let problem = if key.is_empty() {
-        "is empty".into()
-    } else if key.len() > MAX_KEY_BYTES {
-        format!("{} has {} bytes", shown(key), key.len())
-    } else if key.as_bytes().contains(&0) {
-        format!("{} has a NUL in it", shown(key))
-    } else {
-        return Ok(Key::new(key.as_bytes()));
-    };
-    let problem = format!("{problem}; a key is 1 to {MAX_KEY_BYTES} bytes of UTF-8 without NUL");
-    Err(Failure::invalid(Reason::InvalidKey, at, problem))
+    match problem_of_name(key) {
+        None => Ok(Key::new(key.as_bytes())),
+        Some(problem) => Err(Failure::invalid(Reason::InvalidKey, at, problem)),
+    }
+}
+
+/// The name of a lock, as the key that the lock has.
+pub(super) fn lock(name: &str, at: Path) -> Result<Key, Failure> {
+    match problem_of_name(name) {
+        None => Ok(keys::lock(name)),
+        Some(problem) => Err(Failure::invalid(Reason::InvalidLock, at, problem)),
+    }
+}
+
+/// What names of locks begin with; empty, all do.
+pub(super) fn lock_prefix(prefix: &str, at: Path) -> Result<(), Failure> {
+    at_most(prefix.len(), MAX_KEY_BYTES, Reason::InvalidLock, at)
+}
+
+/// Who wants a lock; absent, nothing is said.
+pub(super) fn owner(owner: Option<v1::LockOwner>, at: Path) -> Result<Owner, Failure> {
+    let v1::LockOwner { id, who, reason, operation, client_version } = owner.unwrap_or_default();
+    let fields = [
+        ("id", &id),
+        ("who", &who),
+        ("reason", &reason),
+        ("operation", &operation),
+        ("client_version", &client_version),
+    ];
+    for (name, text) in fields {
+        at_most(text.len(), MAX_OWNER_BYTES, Reason::InvalidLock, at.field(name))?;
+    }
+    Ok(Owner { id, who, reason, operation, client_version })
+}
+
+/// What a lock shows. It is copied out of the buffer that the request came in.
+pub(super) fn lock_value(value: &[u8], at: Path) -> Result<Bytes, Failure> {
+    at_most(value.len(), MAX_LOCK_VALUE_BYTES, Reason::InvalidLock, at)?;
+    Ok(Bytes::copy_from_slice(value))
+}
+
+/// What an attempt to get a lock is known by.
+pub(super) fn acquire_id(id: &[u8], at: Path) -> Result<[u8; 16], Failure> {
+    id.try_into().map_err(|_| {
+        let problem = format!(
+            "has {} bytes, it must be 16, chosen at random for every attempt to get a lock",
+            id.len()
+        );
+        Failure::invalid(Reason::InvalidLock, at, problem)
+    })
+}
+
+/// Why a lock is taken away.
+pub(super) fn break_reason(reason: &str, at: Path) -> Result<(), Failure> {
+    at_most(reason.len(), MAX_OWNER_BYTES, Reason::InvalidField, at)
+}
+
+/// How long to wait for a lock.
+pub(super) fn wait(wait_ms: u64, at: Path) -> Result<Duration, Failure> {
+    within(wait_ms, 0, MAX_WAIT_MS, at).map(Duration::from_millis)
+}
+
+/// The TTL of a hold or of a lease.
+pub(super) fn ttl(ttl_ms: u64, at: Path) -> Result<u64, Failure> {
+    if (1..=MAX_TTL_MS).contains(&ttl_ms) {
+        return Ok(ttl_ms);
+    }
+    let problem = format!("is {ttl_ms}, 1 to {MAX_TTL_MS} (100 years) are allowed");
+    Err(Failure::invalid(Reason::InvalidExpiry, at, problem))
+}
+
+/// The id of a lease.
+pub(super) fn lease(id: u64, reason: Reason, at: Path) -> Result<u64, Failure> {
+    if id != 0 {
+        return Ok(id);
+    }
+    Err(Failure::invalid(reason, at, "is 0, which no lease has; name one that was granted"))
+}
+
+/// After how long a watch is to say how far it has come.
+pub(super) fn progress_interval(interval_ms: Option<u64>) -> Result<Duration, Failure> {
+    let interval_ms = interval_ms.unwrap_or(PROGRESS_INTERVAL_MS);
+    let at = Path::of("progress_interval_ms");
+    within(interval_ms, 100, 3_600_000, at).map(Duration::from_millis)
 }
 
 /// The keys of a batch: some, but not too many, and none twice.
@@ -292,17 +376,34 @@ pub(super) fn within<T: PartialOrd + Display>(
     Err(Failure::invalid(Reason::InvalidField, at, problem))
 }
 
-/// The lineage that a write expects.
-pub(super) fn expected_lineage(options: Option<v1::WriteOptions>) -> Option<String> {
-    options.and_then(|options| options.expected_lineage)
-}
-
 /// A text as an error shows it: quoted, and not too long.
 pub(super) fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),
     }
+}
+
+/// What is wrong with a key, or the name of a lock.
+fn problem_of_name(name: &str) -> Option<String> {
+    let problem = if name.is_empty() {
+        "is empty".into()
+    } else if name.len() > MAX_KEY_BYTES {
+        format!("{} has {} bytes", shown(name), name.len())
+    } else if name.as_bytes().contains(&0) {
+        format!("{} has a NUL in it", shown(name))
+    } else {
+        return None;
+    };
+    Some(format!("{problem}; 1 to {MAX_KEY_BYTES} bytes of UTF-8 without NUL are allowed"))
+}
+
+fn at_most(length: usize, limit: usize, reason: Reason, at: Path) -> Result<(), Failure> {
+    if length <= limit {
+        return Ok(());
+    }
+    let problem = format!("has {length} bytes, at most {limit} are allowed");
+    Err(Failure::invalid(reason, at, problem))
 }
 
 fn prefix(prefix: &str, at: Path) -> Result<Selector, Failure> {

@@ -1,9 +1,9 @@
 //! `WatchService`: the request to a query of the store, and what the watch tells to messages.
 
-use std::{pin::Pin, time::Duration};
+use std::pin::Pin;
 
 use async_stream::try_stream;
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _};
 use holdfast_proto::v1::{
     ErrorReason as Reason, EventType, WatchRequest, WatchResponse,
     selector::Kind,
@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     MESSAGE_BYTES, Services,
+    course::{self, Course},
     entry::{self, Shown},
     path::Path,
     status::Failure,
@@ -28,7 +29,6 @@ use crate::{
 const MAX_SELECTORS: usize = 100;
 /// Most bytes that the globs of a watch have together.
 const MAX_GLOB_BYTES: usize = 4096;
-const PROGRESS_INTERVAL_MS: u64 = 10_000;
 
 #[tonic::async_trait]
 impl WatchService for Services {
@@ -54,9 +54,7 @@ impl Services {
         let values = !request.keys_only;
         let shown = Shown { values, unchanged_values: false, previous: request.with_previous };
         tracing::debug!(namespace = name.as_str(), start = ?query.start, "watch");
-        let stopped = stream::once(async { Err(Failure::stopping()) });
-        let items = self.store.watch(&name, query).map(|item| item.map_err(Failure::from));
-        let items = items.take_until(self.stopping.clone().cancelled_owned()).chain(stopped);
+        let items = course::until_stopped(self.store.watch(&name, query), self.stopping.clone());
         Ok(try_stream! {
             let mut items = std::pin::pin!(items);
             let mut teller = Teller::new(shown, MESSAGE_BYTES);
@@ -70,9 +68,6 @@ impl Services {
 }
 
 fn query(request: &WatchRequest) -> Result<WatchQuery, Failure> {
-    let interval_ms = request.progress_interval_ms.unwrap_or(PROGRESS_INTERVAL_MS);
-    let at = Path::of("progress_interval_ms");
-    let interval_ms = validate::within(interval_ms, 100, 3_600_000, at)?;
     Ok(WatchQuery {
         selectors: selectors(request)?,
         start: match request.start {
@@ -85,7 +80,7 @@ fn query(request: &WatchRequest) -> Result<WatchQuery, Failure> {
         },
         lineage: request.lineage.clone(),
         kinds: kinds(&request.types)?,
-        progress_interval: Duration::from_millis(interval_ms),
+        progress_interval: validate::progress_interval(request.progress_interval_ms)?,
     })
 }
 
@@ -140,24 +135,19 @@ fn kinds(types: &[i32]) -> Result<Kinds, Failure> {
 /// Puts what a watch tells into messages.
 struct Teller {
     shown: Shown,
-    /// About the most bytes of a message.
-    budget: usize,
-    /// The last revision that was told in full.
-    complete: Revision,
-    /// To go along with the next message.
-    new_lineage: String,
+    course: Course,
 }
 
 impl Teller {
     fn new(shown: Shown, budget: usize) -> Self {
-        Self { shown, budget, complete: Revision(0), new_lineage: String::new() }
+        Self { shown, course: Course::new(budget) }
     }
 
     fn tell(&mut self, item: WatchItem) -> Vec<WatchResponse> {
         match item {
             WatchItem::Created { lineage, revision, compacted, reset, initial, time_ms } => {
                 if !initial {
-                    self.complete = revision;
+                    self.course.complete = revision;
                 }
                 let body = Body::Created(Created {
                     lineage: entry::lineage(lineage),
@@ -171,12 +161,12 @@ impl Teller {
                 self.tell_initial(&entries, &cursor, end)
             }
             WatchItem::Born { lineage } => {
-                self.new_lineage = lineage.to_string();
+                self.course.new_lineage = lineage.to_string();
                 Vec::new()
             }
             WatchItem::Changes { changes, through } => self.tell_changes(&changes, through),
             WatchItem::Progress { through, time_ms } => {
-                self.complete = through;
+                self.course.complete = through;
                 vec![self.message(through, time_ms, Body::Progress(Progress {}))]
             }
         }
@@ -189,42 +179,31 @@ impl Teller {
         end: bool,
     ) -> Vec<WatchResponse> {
         let with_value = self.shown.values;
-        let mut parts = split(entries, self.budget, |found| entry::size(found, with_value));
-        if parts.is_empty() && end {
-            parts.push(&[]);
-        }
-        let count = parts.len();
-        let mut messages = Vec::with_capacity(count);
-        for (index, part) in parts.into_iter().enumerate() {
-            let end = end && index + 1 == count;
+        let size = |found: &StoredEntry| entry::size(found, with_value);
+        let parts = self.course.parts_of_state(entries, end, size);
+        let message = |(part, end): (&[StoredEntry], bool)| {
             if end {
-                self.complete = cursor.revision;
+                self.course.complete = cursor.revision;
             }
             let entries = part.iter().map(|found| entry::stored(found, with_value)).collect();
             let body = Body::Initial(Initial { entries, end });
-            messages.push(self.message(cursor.revision, cursor.time_ms, body));
-        }
-        messages
+            self.message(cursor.revision, cursor.time_ms, body)
+        };
+        parts.into_iter().map(message).collect()
     }
 
-    /// The events of a revision may be spread over messages: it is complete with the last of them.
     fn tell_changes(&mut self, changes: &[LoggedChange], through: Revision) -> Vec<WatchResponse> {
         let shown = self.shown;
-        let parts = split(changes, self.budget, |logged| {
-            entry::event_size(&logged.change, logged.previous.as_ref(), shown)
-        });
+        let parts = self.course.parts_of_events(
+            changes,
+            through,
+            |logged| entry::event_size(&logged.change, logged.previous.as_ref(), shown),
+            |logged| logged.change.revision,
+        );
         let mut messages = Vec::with_capacity(parts.len());
-        let mut told = 0;
-        for part in parts {
+        for (part, complete) in parts {
             let Some(last) = part.last() else { continue };
-            told += part.len();
-            let next = changes.get(told).map(|next| next.change.revision);
-            let told_in_full = |revision: &Revision| next.is_none_or(|next| *revision < next);
-            let complete = part.iter().rev().map(|it| it.change.revision).find(told_in_full);
-            self.complete = match next {
-                None => through,
-                Some(_) => self.complete.max(complete.unwrap_or_default()),
-            };
+            self.course.complete = complete;
             let event = |logged: &LoggedChange| {
                 entry::event(&logged.change, logged.previous.as_ref(), shown)
             };
@@ -239,28 +218,11 @@ impl Teller {
         WatchResponse {
             revision: revision.0,
             time_ms,
-            complete_through: self.complete.0,
-            new_lineage: std::mem::take(&mut self.new_lineage),
+            complete_through: self.course.complete.0,
+            new_lineage: std::mem::take(&mut self.course.new_lineage),
             body: Some(body),
         }
     }
-}
-
-/// Cuts a list into parts of about `budget` bytes, none of them empty.
-fn split<T>(items: &[T], budget: usize, size: impl Fn(&T) -> usize) -> Vec<&[T]> {
-    let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
-    for (index, item) in items.iter().enumerate() {
-        let item_bytes = size(item);
-        if bytes + item_bytes > budget && index > start {
-            parts.push(&items[start..index]);
-            (start, bytes) = (index, 0);
-        }
-        bytes += item_bytes;
-    }
-    if start < items.len() {
-        parts.push(&items[start..]);
-    }
-    parts
 }
 
 #[cfg(test)]
@@ -296,7 +258,7 @@ mod tests {
     fn revisions_are_complete_with_their_last_event() {
         let two = 2 * entry::event_size(&changes(&[1])[0].change, None, SHOWN);
         let mut teller = Teller::new(SHOWN, two);
-        teller.complete = Revision(4);
+        teller.course.complete = Revision(4);
         assert_eq!(told(&mut teller, &[5, 5, 5, 5, 5], 5), [(2, 4), (2, 4), (1, 5)]);
         assert_eq!(told(&mut teller, &[6, 7, 7, 7], 9), [(2, 6), (2, 9)]);
         assert_eq!(told(&mut teller, &[10, 10, 11, 12], 12), [(2, 10), (2, 12)]);

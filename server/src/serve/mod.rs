@@ -1,10 +1,12 @@
 //! Puts the parts together, serves them, and stops in good order.
 
 mod auth;
+mod connection;
+mod health;
 mod logging;
 mod signal;
 
-use std::{fs, future::Future, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{env, fs, future::Future, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -13,25 +15,19 @@ use axum::{
 };
 use futures::{Stream, StreamExt as _};
 use holdfast_proto::FILE_DESCRIPTOR_SET;
-use prost::Message as _;
-use prost_types::{FileDescriptorProto, FileDescriptorSet, ServiceDescriptorProto};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
     transport::{Identity, ServerTlsConfig, server::TcpIncoming},
 };
-use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server as reflection;
 use uuid::Uuid;
 
 pub use logging::start_logging;
 pub use signal::Signals;
 
-use self::auth::Tokens;
+use self::{auth::Tokens, connection::Connection, health::Health};
 use crate::{
     backend::{Backend, registry::Registry},
     clock::{Clock, SystemClock},
@@ -63,7 +59,7 @@ pub struct Server {
     routes: Routes,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
-    health: HealthReporter,
+    health: Health,
     stopping: CancellationToken,
     drain_timeout: Duration,
 }
@@ -129,7 +125,7 @@ impl Server {
         let mut problems = Vec::new();
         let initial_settings = initial_settings(&config, &mut problems);
         let transport = transport(&config, &mut problems);
-        let backend = open(&config, registry, &clock, &mut problems);
+        let backend = open(&config, registry, &clock, &mut problems).await;
         let (Some(transport), Some(backend), []) = (transport, backend, &problems[..]) else {
             return Err(StartError::Settings(Problems(problems)));
         };
@@ -142,10 +138,12 @@ impl Server {
                 error,
             })?;
         announce(&config, address, &*backend);
-        let store = Store::new(backend, clock.clone(), StoreOptions { initial_settings });
+        let max_lease_keys = config.limits.max_lease_keys;
+        let options = StoreOptions { initial_settings, max_lease_keys };
+        let health = Health::new(backend.writable()).await;
+        let store = Store::new(backend, clock.clone(), options);
         let stopping = CancellationToken::new();
-        let health = HealthReporter::new();
-        let routes = routes(&config, &store, &*clock, &health, &stopping).await;
+        let routes = routes(&config, &store, &*clock, &health, &stopping);
         Ok(Self {
             listener,
             address,
@@ -164,7 +162,7 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown` resolves, and then until calls in flight have finished, watches and pipelines
+    /// Serves until `shutdown` resolves, and then until calls in flight have finished, streams and waits for locks
     /// have been ended with `UNAVAILABLE`, or the drain timeout is over.
     ///
     /// # Errors
@@ -176,10 +174,14 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let mut maintenance = tokio::spawn(self.store.clone().maintain(stopped));
         let stopping = self.stopping.clone();
+        let mut health = self.health;
         let begin_drain = async move {
-            shutdown.await;
+            tokio::select! {
+                () = shutdown => {}
+                () = health.follow() => {}
+            }
             tracing::info!("stopping: no new connections, waiting for calls in flight");
-            end_health(self.health).await;
+            health.end().await;
             stopping.cancel();
         };
         let incoming = connections(self.listener, self.clock.clone());
@@ -207,13 +209,13 @@ impl Server {
     }
 }
 
-fn open(
+async fn open(
     config: &Config,
     registry: &Registry,
     clock: &Arc<dyn Clock>,
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<dyn Backend>> {
-    match registry.open(&config.backend, clock.clone()) {
+    match registry.open(&config.backend, clock.clone()).await {
         Ok(backend) => Some(backend),
         Err(error) => {
             problems.push(config.problem("backend", error.to_string()));
@@ -282,9 +284,12 @@ fn transport(config: &Config, problems: &mut Vec<Problem>) -> Option<tonic::tran
 }
 
 fn announce(config: &Config, address: SocketAddr, backend: &dyn Backend) {
-    let (version, scheme) = (env!("CARGO_PKG_VERSION"), backend.scheme());
+    let (version, shown) = (env!("CARGO_PKG_VERSION"), config.shown_backend());
     let survives = backend.durability();
-    tracing::info!(version, %address, backend = scheme, "starting; an acknowledged write survives {survives}");
+    // What a relative path in the URL starts from; without one there is nothing to tell.
+    let directory = env::current_dir().unwrap_or_default();
+    let directory = directory.display();
+    tracing::info!(version, %address, backend = %shown, %directory, "starting; an acknowledged write survives {survives}");
     if !address.ip().is_loopback() && (config.auth.tokens.is_empty() || config.tls.cert.is_none()) {
         tracing::warn!(
             "{address} can be reached from other machines: without tls.cert everybody on the way can read, \
@@ -293,11 +298,11 @@ fn announce(config: &Config, address: SocketAddr, backend: &dyn Backend) {
     }
 }
 
-async fn routes(
+fn routes(
     config: &Config,
     store: &Arc<Store>,
     clock: &dyn Clock,
-    health: &HealthReporter,
+    health: &Health,
     stopping: &CancellationToken,
 ) -> Routes {
     let limits = Limits {
@@ -309,8 +314,6 @@ async fn routes(
         server_id: Uuid::new_v4().to_string(),
         started_at_ms: clock.now_ms(),
     };
-    set_health(health, ServingStatus::Serving).await;
-    let health = tonic_health::server::HealthService::from_health_reporter(health.clone());
     let reflection = || {
         reflection::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -324,7 +327,7 @@ async fn routes(
         .reset_fallback()
         .layer(middleware::map_request_with_state(stopping.clone(), end_input));
     let mut router = rpc::routes(store.clone(), limits, info, stopping.clone())
-        .add_service(tonic_health::pb::health_server::HealthServer::new(health))
+        .add_service(tonic_health::pb::health_server::HealthServer::new(health.service()))
         .into_axum_router()
         .merge(reflection);
     if let Some(tokens) = Tokens::new(&config.auth.tokens) {
@@ -340,38 +343,11 @@ async fn end_input(State(stopping): State<CancellationToken>, request: Request) 
     })
 }
 
-/// Tells who asks about the server, or about one of its services, how it is.
-async fn set_health(health: &HealthReporter, status: ServingStatus) {
-    for name in health_names() {
-        health.set_service_status(name, status).await;
-    }
-}
-
-/// Tells who watches the health that nothing is served any more, and ends their streams: they would hold up the
-/// stop. A status that is cleared is the end of those who watch it, after what it was last.
-async fn end_health(mut health: HealthReporter) {
-    set_health(&health, ServingStatus::NotServing).await;
-    for name in health_names() {
-        health.clear_service_status(&name).await;
-    }
-}
-
-/// The services of Holdfast, and the empty name of the server itself.
-fn health_names() -> Vec<String> {
-    let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("the build has encoded it");
-    let named = |file: &FileDescriptorProto| {
-        let name =
-            |service: &ServiceDescriptorProto| format!("{}.{}", file.package(), service.name());
-        file.service.iter().map(name).collect::<Vec<_>>()
-    };
-    std::iter::once(String::new()).chain(set.file.iter().flat_map(named)).collect()
-}
-
 /// Accepts connections. A failure, such as too many open files, is waited out: it would come again at once.
 fn connections(
     listener: TcpListener,
     clock: Arc<dyn Clock>,
-) -> impl Stream<Item = io::Result<TcpStream>> {
+) -> impl Stream<Item = io::Result<Connection>> {
     const PAUSE: Duration = Duration::from_millis(100);
     TcpIncoming::from(listener).with_nodelay(Some(true)).then(move |accepted| {
         let clock = clock.clone();
@@ -380,7 +356,7 @@ fn connections(
                 tracing::warn!("a connection was not accepted: {error}");
                 clock.sleep(PAUSE).await;
             }
-            accepted
+            accepted.map(Connection::new)
         }
     })
 }

@@ -1,0 +1,139 @@
+//! What is done to stored state without a server: the same as over the network, by the same means, and in the same form.
+
+mod export;
+mod import;
+
+use std::{fmt, io, io::Write as _, sync::Arc};
+
+use tonic::Status;
+
+use crate::{
+    backend::{
+        BackendError, NamespaceName,
+        registry::{OpenError, Registry},
+    },
+    clock::SystemClock,
+    config::{Config, Offline},
+    store::{Store, StoreOptions, error::StoreError},
+};
+
+/// How many namespaces are looked up at once.
+const STEP: usize = 1000;
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    /// The backend cannot be opened.
+    #[error("backend: {0}")]
+    Open(#[from] OpenError),
+    /// A file or pipe cannot be read or written.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A line of a file is not what an export has written.
+    #[error("{file}, {error}")]
+    Line {
+        /// The file.
+        file: String,
+        /// Which line, and what is wrong with it.
+        error: holdfast_proto::lines::LineError,
+    },
+    /// It was refused, with what to do about it.
+    #[error("{}", .0.message())]
+    Refused(Box<Status>),
+    /// The backend failed.
+    #[error("the backend failed: {0:?}")]
+    Store(Box<StoreError>),
+    /// A namespace that was named does not exist.
+    #[error("there is no namespace {0:?}")]
+    NoNamespace(String),
+    /// Stored state is damaged.
+    #[error("{0} of these findings keep the server from starting")]
+    Damaged(usize),
+}
+
+/// Does a piece of work on the backend that is set. No server may have it open.
+///
+/// # Errors
+/// See [`OfflineError`].
+pub async fn run(work: Offline, config: Config) -> Result<(), OfflineError> {
+    match work {
+        Offline::Export { file, namespaces } => {
+            let store = open(&config).await?;
+            export::export(store, &file, &namespaces).await
+        }
+        Offline::Import { file, replace } => {
+            let store = open(&config).await?;
+            import::import(store, &config, &file, replace).await
+        }
+        Offline::Verify => verify(&config).await,
+        Offline::Compact => compact(open(&config).await?).await,
+    }
+}
+
+async fn open(config: &Config) -> Result<Arc<Store>, OfflineError> {
+    let clock = Arc::new(SystemClock::default());
+    let backend = Registry::default().open(&config.backend, clock.clone()).await?;
+    let max_lease_keys = config.limits.max_lease_keys;
+    Ok(Store::new(backend, clock, StoreOptions { max_lease_keys, ..StoreOptions::default() }))
+}
+
+async fn verify(config: &Config) -> Result<(), OfflineError> {
+    let verified = Registry::default().verify(&config.backend).await?;
+    let seen: Vec<_> =
+        verified.seen.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    say(&seen.join(", "))?;
+    for finding in &verified.findings {
+        say(finding)?;
+    }
+    match verified.harmful() {
+        0 => say(&"sound"),
+        count => Err(OfflineError::Damaged(count)),
+    }
+}
+
+/// Forgets all history, and has what is left written anew.
+async fn compact(store: Arc<Store>) -> Result<(), OfflineError> {
+    let mut after: Option<NamespaceName> = None;
+    loop {
+        let infos = store.backend().namespaces("", after.as_ref(), STEP).await?;
+        let Some(last) = infos.last() else { break };
+        after = Some(last.name.clone());
+        for info in infos {
+            store.compact(&info.name, info.tip.revision).await?;
+        }
+    }
+    store.backend().rewrite().await?;
+    say(&"compacted")
+}
+
+/// Tells a result.
+fn say(text: &dyn fmt::Display) -> Result<(), OfflineError> {
+    writeln!(io::stdout(), "{text}").map_err(|error| failed("the standard output", error))
+}
+
+fn failed(what: impl Into<String>, error: io::Error) -> OfflineError {
+    OfflineError::Io { what: what.into(), error }
+}
+
+impl From<Status> for OfflineError {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
+impl From<StoreError> for OfflineError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+impl From<BackendError> for OfflineError {
+    fn from(error: BackendError) -> Self {
+        StoreError::from(error).into()
+    }
+}
