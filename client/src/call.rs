@@ -66,6 +66,19 @@ macro_rules! write_options {
             $crate::wire::expect_lineage(&mut self.call.request.options, lineage.into());
             self
         }
+
+        /// Applies the write only if this hold of a lock of the same namespace is current at the commit, else
+        /// it is [`Error::LockLost`](crate::Error::LockLost). Up to 16 holds can be named.
+        pub fn guard(mut self, hold: impl Into<$crate::Guard>) -> Self {
+            $crate::wire::guard(&mut self.call.request.options, hold.into());
+            self
+        }
+
+        /// Applies the write only if this lock is held by this token; like [`guard`](Self::guard), for whoever
+        /// has only the token.
+        pub fn guard_token(self, lock: impl Into<String>, token: impl Into<$crate::Token>) -> Self {
+            self.guard($crate::Guard::new(lock, token))
+        }
     };
 }
 
@@ -99,6 +112,12 @@ macro_rules! expiry_options {
         /// Ends the entry at this moment: a [`Timestamp`](crate::Timestamp) or a `SystemTime`.
         pub fn expires_at(self, time: impl Into<$crate::Timestamp>) -> Self {
             self.expiry($crate::Expiry::At(time.into()))
+        }
+
+        /// Ends the entry with this lease: a [`Lease`](crate::Lease) or its id. One that does not exist is
+        /// [`Error::LeaseNotFound`](crate::Error::LeaseNotFound).
+        pub fn lease(self, lease: impl Into<$crate::LeaseId>) -> Self {
+            self.expiry($crate::Expiry::Lease(lease.into()))
         }
 
         /// Never ends the entry by itself, whatever the default TTL of the namespace.

@@ -7,6 +7,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::{
     Error, Namespace, Namespaces, ServerInfo, Stats,
+    lease::Keeper,
     transport::{Credentials, Server, Transport},
 };
 
@@ -14,6 +15,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Client {
     pub(crate) transport: Arc<Transport>,
+    pub(crate) leases: Arc<Keeper>,
 }
 
 impl Client {
@@ -156,7 +158,9 @@ impl ClientBuilder {
             .map(|address| self.server(address))
             .collect::<Result<Vec<_>, _>>()?;
         let transport = Transport::new(servers, credentials, self.timeout, self.max_attempts);
-        Ok(Client { transport: Arc::new(transport) })
+        let transport = Arc::new(transport);
+        let leases = Arc::new(Keeper::new(Arc::clone(&transport)));
+        Ok(Client { transport, leases })
     }
 
     fn server(&self, address: &str) -> Result<Server, Error> {

@@ -19,6 +19,8 @@ pub struct Event<T> {
     pub time: Timestamp,
     /// What happened.
     pub change: Change<T>,
+    /// Why the key was removed, if it was.
+    pub removal: Option<Removal>,
     /// The entry before the change, if a watch asked for it, there was one, and its value travelled.
     pub previous: Option<Entry<T>>,
 }
@@ -36,12 +38,26 @@ pub enum Change<T> {
         /// Its value; only in histories.
         value: Option<T>,
     },
-    /// A request deleted the key.
+    /// A request deleted the key, or its lease was revoked.
     Deleted,
-    /// The key ended by its deadline.
+    /// The key ended by its deadline, or with its lease.
     Expired,
     /// All keys of the namespace were removed at once.
     Cleared,
+}
+
+/// Why a key was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Removal {
+    /// A request deleted or cleared it.
+    Deleted,
+    /// Its own TTL ended.
+    Ttl,
+    /// Its lease ended.
+    Lease,
+    /// Its lease was revoked.
+    Revoked,
 }
 
 /// What an event can be, to ask for some of them.
@@ -52,9 +68,9 @@ pub enum EventType {
     Set,
     /// Only the expiry changed.
     TtlChanged,
-    /// A request deleted the key.
+    /// A request deleted the key, or its lease was revoked.
     Deleted,
-    /// The key ended by its deadline.
+    /// The key ended by its deadline, or with its lease.
     Expired,
     /// All keys of the namespace were removed at once; comes also where `Deleted` is asked for.
     Cleared,
@@ -93,6 +109,7 @@ impl<T> Event<T> {
         let after = |entry: Option<v1::Entry>| {
             entry.ok_or_else(|| Error::protocol("an event has no entry"))
         };
+        let removal = removal(event.reason());
         let change = match event.r#type() {
             v1::EventType::Set => Change::Set(reader.read(after(event.entry)?)?),
             v1::EventType::TtlChanged => ttl_changed(reader, after(event.entry)?)?,
@@ -112,8 +129,19 @@ impl<T> Event<T> {
             revision: Revision::new(event.revision),
             time: Timestamp::from_millis(event.time_ms),
             change,
+            removal,
             previous,
         })
+    }
+}
+
+fn removal(reason: v1::RemovalReason) -> Option<Removal> {
+    match reason {
+        v1::RemovalReason::Unspecified => None,
+        v1::RemovalReason::Deleted => Some(Removal::Deleted),
+        v1::RemovalReason::Ttl => Some(Removal::Ttl),
+        v1::RemovalReason::Lease => Some(Removal::Lease),
+        v1::RemovalReason::Revoked => Some(Removal::Revoked),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The Rust client of Holdfast, a state service: namespaced keys with expiry, atomic batches and
-//! transactions, and watch streams that lose nothing.
+//! transactions, locks, leases, and watch streams that lose nothing.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -64,30 +64,73 @@
 //! - [`codec`]: values as JSON (the default), bytes, text, or a form of one's own.
 //! - [`Transaction`] compares, then acts; [`Namespace::transact`] runs a closure until nobody has interfered.
 //! - [`Watch`]: changes as they happen, and [`Cursor`]s to come back to.
+//! - [`Namespace::lock`], [`Namespace::grant_lease`], [`Namespace::election`]: who may do what, and for how long.
 //! - [`Error`]: one enum to match on.
+//!
+//! # Locks and leases
+//!
+//! A lock has at most one holder, for a TTL that the client renews in the background. The [`LockGuard`] knows of
+//! its loss by its own clock, before anybody else can get the lock; what must never happen without it is a
+//! write with a guard. A [`Lease`] keeps keys and locks alive as long as this program is. An [`Election`] is a
+//! lock with a value, to be watched.
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use holdfast_client::{Acquired, Client, Error};
+//! # async fn example(client: Client) -> Result<(), Error> {
+//! let jobs = client.namespace("jobs");
+//! match jobs.lock("nightly").who("ann").ttl(Duration::from_secs(15)).try_acquire().await? {
+//!     Acquired::Taken(lock) => println!("{} is at it", lock.owner),
+//!     Acquired::Held(hold) => {
+//!         tokio::select! {
+//!             // Refused with `Error::LockLost` if another has the lock by then.
+//!             written = async { jobs.set("report", "done").guard(&hold).await } => drop(written?),
+//!             loss = hold.lost() => println!("lost: {loss}"),
+//!         }
+//!         hold.release().await?;
+//!     }
+//! }
+//!
+//! let lease = jobs.grant_lease(Duration::from_secs(10)).await?;
+//! jobs.set("worker:7", "10.0.0.7").lease(&lease).await?;
+//! lease.revoke().await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # What is tried again
 //!
-//! A call is tried again, a bounded number of times with growing, jittered waits and within its timeout,
-//! where that is safe: reads always; writes only if they surely were not applied, because the server said
-//! so or was never reached. A write whose answer was lost is [`Error::OutcomeUnknown`], never applied
-//! twice by this client.
+//! Every call is tried again, a bounded number of times with growing, jittered waits and within its timeout,
+//! if the server could not be reached, has too much to do, or its answer was lost. That is safe for writes, too:
+//! each has an id by which the server knows it again, so that it is applied once and answered twice. If the last
+//! attempt fails and one of them may have been applied, the write is [`Error::OutcomeUnknown`], or
+//! [`Error::DeadlineExceeded`] if there was no time left: never a clean failure. The one write that the server
+//! cannot know again is the [end of a namespace](Namespace::delete_namespace).
+//!
+//! A call is over when its future is dropped; a write may have been applied then.
 
 mod admin;
 mod batch;
 mod call;
 mod client;
 pub mod codec;
+mod election;
 mod error;
 mod event;
+mod ids;
 mod kv;
+mod lease;
+mod life;
 mod list;
+mod lock;
 mod namespace;
 mod namespaces;
 mod operation;
 mod optimistic;
+mod request_id;
 mod retry;
 mod transaction;
+mod transfer;
 mod transport;
 mod types;
 mod watch;
@@ -98,17 +141,32 @@ mod wire;
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// So does that of the page on locks, leases and retries.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/coordination.md")]
+struct Coordination;
+
 pub use admin::{Limits, ServerInfo, Stats};
 pub use batch::{BatchDelete, BatchGet, BatchSet};
 pub use client::{Client, ClientBuilder, Tls};
 pub use codec::{BoxError, Codec, Decode, Encode, Json, Raw, Text};
+pub use election::{Campaign, Election, Leader, LeaderStream, Leadership};
 pub use error::{Branch, Error, Step};
-pub use event::{Change, Event, EventType};
+pub use event::{Change, Event, EventType, Removal};
+pub use ids::{LeaseId, Token};
 pub use kv::{
     Count, Delete, DeleteOutcome, DeleteRange, DeleteRangeOutcome, Exists, Get, GetTtl, History,
     HistoryPage, Increment, Set, SetOutcome, SetTtl,
 };
+pub use lease::{
+    GetLease, GetLeaseContents, GrantLease, KeepAliveOnce, Lease, LeaseContents, LeaseInfo,
+    LeaseLoss, ListLeases, RevokeLease, Revoked,
+};
 pub use list::{EntryStream, List, Page, PageToken, Scan};
+pub use lock::{
+    AcquireLock, Acquired, BreakLock, GetLock, Guard, ListLocks, LockChange, LockEvent, LockGuard,
+    LockInfo, LockItem, LockLoss, LockOwner, LockStream, ReleaseLock, WatchLocks,
+};
 pub use namespace::Namespace;
 pub use namespaces::{
     ClearNamespace, Compact, DeleteNamespace, GetNamespace, NamespaceInfo, NamespaceSettings,
@@ -120,8 +178,10 @@ pub use operation::{
 };
 pub use optimistic::{Committed, TransactOptions, Tx};
 pub use transaction::{
-    Compare, CompareKey, CompareProperty, EncodedEntry, OpResult, Transaction, TransactionOutcome,
+    Compare, CompareKey, CompareLock, CompareProperty, EncodedEntry, OpResult, Transaction,
+    TransactionOutcome,
 };
+pub use transfer::{Export, Import, Imported, ImportedNamespace, TransferProgress, Transferred};
 pub use types::{
     Answer, Cursor, Entry, Expiry, Header, Lineage, Metadata, ParseCursorError, Revision, Selector,
     Timestamp, Ttl,

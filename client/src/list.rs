@@ -19,7 +19,7 @@ use crate::{
     Codec, Cursor, Entry, Error, Header, Lineage, Namespace, Revision, Selector,
     call::{Pending, call_options},
     error::{Cause, Failure},
-    retry::{Backoff, Verdict, judge},
+    retry::{Attempts, Effect},
     transport::{Opened, deadline_after},
     wire::{self, Reader},
 };
@@ -224,10 +224,9 @@ async fn open_scan(
 ) -> Result<impl Stream<Item = Result<Chunk, Error>> + Send, Error> {
     let transport = &call.client.transport;
     let deadline = deadline_after(call.timeout.unwrap_or(transport.timeout()));
-    let mut backoff = Backoff::for_calls();
-    let mut attempts = 0;
+    let max_attempts = transport.max_attempts();
+    let mut attempts = Attempts::new(Effect::Reads, max_attempts, Instant::now(), deadline);
     let (first, rest) = loop {
-        attempts += 1;
         let endpoint = transport.endpoint();
         let attempt = async { first_message(transport.scan(call.request.clone()).await).await };
         let failure = match timeout_at(deadline, attempt).await {
@@ -238,14 +237,7 @@ async fn open_scan(
                 return Err(Error::DeadlineExceeded);
             }
         };
-        let error = match judge(failure, true) {
-            Verdict::Fail(error) => return Err(error),
-            Verdict::Retry(error) => error,
-        };
-        let wait = backoff.wait(error.retry_after());
-        if attempts >= transport.max_attempts() || Instant::now() + wait >= deadline {
-            return Err(error);
-        }
+        let wait = attempts.after(failure, Instant::now())?;
         tokio::time::sleep(wait).await;
     };
     let rest = rest.messages.map_err(|failure| failure.error);

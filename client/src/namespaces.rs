@@ -81,6 +81,12 @@ impl<C: Codec> Namespace<C> {
 
     /// Removes the namespace with its settings and history. Its watches end with
     /// [`Error::LineageChanged`]. Answers whether it was there.
+    ///
+    /// The namespace takes the record of this call with it. So where the answer is lost the call is not sent again,
+    /// or else it might remove what others have written since: it is [`Error::OutcomeUnknown`]. With an
+    /// [expected lineage](DeleteNamespace::expected_lineage) it is sent again, for it can only remove that one
+    /// history; if that turns out to be over, by this call or by another's, it is [`Error::OutcomeUnknown`], too,
+    /// and what was to be removed is gone.
     pub fn delete_namespace(&self) -> DeleteNamespace {
         DeleteNamespace {
             call: self

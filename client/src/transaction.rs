@@ -6,7 +6,8 @@ use bytes::Bytes;
 use holdfast_proto::v1;
 
 use crate::{
-    Codec, Decode, Entry, Error, Header, IntoOperation, Metadata, Namespace, Revision,
+    Codec, Decode, Entry, Error, Header, IntoOperation, LeaseId, Metadata, Namespace, Revision,
+    Token,
     call::{Pending, awaitable, call_options, write_options},
     wire::{self, Reader},
 };
@@ -111,6 +112,11 @@ impl Compare {
     pub fn key(key: impl Into<String>) -> CompareKey {
         CompareKey(key.into())
     }
+
+    /// Something about this lock. One that nobody holds is like a missing key.
+    pub fn lock(name: impl Into<String>) -> CompareLock {
+        CompareLock(name.into())
+    }
 }
 
 /// The key of a [`Compare`].
@@ -154,6 +160,16 @@ impl CompareKey {
         CompareProperty { key: self.0, operand: v1::compare::Operand::Value }
     }
 
+    /// The lease that it is attached to. To an entry without one this is 0.
+    pub fn lease(self) -> CompareProperty<LeaseId> {
+        CompareProperty { key: self.0, operand: |id| v1::compare::Operand::LeaseId(id.get()) }
+    }
+
+    /// The key exists, and ends with no lease.
+    pub fn without_lease(self) -> Compare {
+        self.lease().equal_to(0)
+    }
+
     fn existence(self, exists: bool) -> Compare {
         Compare(v1::Compare {
             key: self.0,
@@ -163,7 +179,24 @@ impl CompareKey {
     }
 }
 
-/// The property of a key that a [`Compare`] looks at.
+/// The lock of a [`Compare`].
+#[derive(Clone, Debug)]
+pub struct CompareLock(String);
+
+impl CompareLock {
+    /// Somebody holds it.
+    pub fn held(self) -> Compare {
+        self.token().greater_than(0)
+    }
+
+    /// The token of its hold. To let a write rely on a hold of one's own, a
+    /// [guard](Transaction::guard) says more when it fails.
+    pub fn token(self) -> CompareProperty<Token> {
+        CompareProperty { key: self.0, operand: |it| v1::compare::Operand::LockToken(it.get()) }
+    }
+}
+
+/// The property of a key or a lock that a [`Compare`] looks at.
 #[derive(Clone)]
 pub struct CompareProperty<V> {
     key: String,

@@ -6,9 +6,13 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::{
+    Stream, StreamExt as _,
+    stream::{self, BoxStream},
+};
 use holdfast_proto::v1::{
     self, admin_service_client::AdminServiceClient, kv_service_client::KvServiceClient,
+    lease_service_client::LeaseServiceClient, lock_service_client::LockServiceClient,
     namespace_service_client::NamespaceServiceClient,
     transaction_service_client::TransactionServiceClient, watch_service_client::WatchServiceClient,
 };
@@ -22,19 +26,23 @@ use tonic::{
 
 use crate::{
     Error,
-    error::{Cause, Failure},
-    retry::{Backoff, Verdict, judge},
+    error::{Cause, Failure, into_status},
+    request_id::{RequestIds, Ticket},
+    retry::{Attempts, Effect},
 };
 
 /// Entries may be larger than the 4 MiB that gRPC libraries accept by default.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// A request with one answer.
+/// A request with one answer. Nearly all may be sent again: a read, because it changes nothing; a write by its
+/// request id, or because it does no harm to run it twice. The [`Effect`] tells.
 pub(crate) trait Rpc: Clone + Send + 'static {
     type Response: Send + 'static;
 
-    /// Whether running it twice does no harm.
-    fn repeatable(&self) -> bool;
+    fn effect(&self) -> Effect;
+
+    /// Where a request id goes, if this request takes one: its namespace and its options.
+    fn identified(&mut self) -> Option<(&str, &mut Option<v1::WriteOptions>)>;
 
     fn send(
         request: Request<Self>,
@@ -51,6 +59,7 @@ pub(crate) struct Transport {
     servers: Vec<Server>,
     current: AtomicUsize,
     credentials: Credentials,
+    ids: RequestIds,
     timeout: Duration,
     max_attempts: u32,
 }
@@ -66,6 +75,14 @@ pub(crate) struct Server {
 pub(crate) struct Opened<R> {
     pub(crate) messages: BoxStream<'static, Result<R, Failure>>,
     pub(crate) endpoint: Endpoint,
+}
+
+impl<R: 'static> Opened<R> {
+    /// The same with its messages in another form.
+    pub(crate) fn map<S>(self, form: impl Fn(R) -> S + Send + 'static) -> Opened<S> {
+        let messages = self.messages.map(move |message| message.map(&form)).boxed();
+        Opened { messages, endpoint: self.endpoint }
+    }
 }
 
 /// Which connection an attempt used.
@@ -84,6 +101,7 @@ impl Transport {
             servers,
             current: AtomicUsize::new(0),
             credentials,
+            ids: RequestIds::new(rand::random()),
             timeout,
             max_attempts: max_attempts.max(1),
         }
@@ -99,38 +117,52 @@ impl Transport {
         self.max_attempts
     }
 
-    /// Sends a request until it is answered, as long as trying again is safe, and there is time.
+    /// Sends a request until it is answered, as long as there is time.
     pub(crate) async fn call<R: Rpc>(
         &self,
-        request: R,
+        mut request: R,
         timeout: Option<Duration>,
     ) -> Result<R::Response, Error> {
-        let timeout = timeout.unwrap_or(self.timeout);
-        let deadline = deadline_after(timeout);
-        let repeatable = request.repeatable();
-        let mut backoff = Backoff::for_calls();
-        let mut attempts = 0;
+        let now = Instant::now();
+        let deadline = deadline_after(timeout.unwrap_or(self.timeout));
+        let mut attempts = Attempts::new(request.effect(), self.max_attempts, now, deadline);
+        // Kept until the call is over: then it will not be sent again.
+        let _ticket = self.identify(&mut request);
         loop {
-            attempts += 1;
-            let (endpoint, lane) = self.lane();
-            let mut attempt = Request::new(request.clone());
-            attempt.set_timeout(deadline.saturating_duration_since(Instant::now()));
-            let failure = match timeout_at(deadline, R::send(attempt, lane)).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => self.failure(endpoint, status),
-                Err(_) => Failure { error: Error::DeadlineExceeded, cause: Cause::Answered },
-            };
-            self.note(endpoint, &failure);
-            let error = match judge(failure, repeatable) {
-                Verdict::Fail(error) => return Err(error),
-                Verdict::Retry(error) => error,
-            };
-            let wait = backoff.wait(error.retry_after());
-            if attempts >= self.max_attempts || Instant::now() + wait >= deadline {
-                return Err(error);
+            match self.attempt(request.clone(), deadline).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => {
+                    let wait = attempts.after(failure, Instant::now())?;
+                    tokio::time::sleep(wait).await;
+                }
             }
-            tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Sends a request once.
+    pub(crate) async fn attempt<R: Rpc>(
+        &self,
+        request: R,
+        deadline: Instant,
+    ) -> Result<R::Response, Failure> {
+        let (endpoint, lane) = self.lane();
+        let mut attempt = Request::new(request);
+        attempt.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        let failure = match timeout_at(deadline, R::send(attempt, lane)).await {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status)) => self.failure(endpoint, status),
+            Err(_) => Failure { error: Error::DeadlineExceeded, cause: Cause::Answered },
+        };
+        self.note(endpoint, &failure);
+        Err(failure)
+    }
+
+    /// Gives a write the id by which the server knows it again.
+    fn identify<R: Rpc>(&self, request: &mut R) -> Option<Ticket> {
+        let (namespace, options) = request.identified()?;
+        let ticket = self.ids.next(namespace);
+        options.get_or_insert_default().request_id = Some(ticket.id.clone());
+        Some(ticket)
     }
 
     /// Opens a scan; one attempt.
@@ -154,6 +186,61 @@ impl Transport {
             .watch(request)
             .await;
         self.opened(endpoint, opened)
+    }
+
+    /// Opens a watch of locks; one attempt.
+    pub(crate) async fn watch_locks(
+        &self,
+        request: v1::WatchLocksRequest,
+    ) -> Result<Opened<v1::WatchLocksResponse>, Failure> {
+        let (endpoint, lane) = self.lane();
+        let opened = LockServiceClient::new(lane)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .watch_locks(request)
+            .await;
+        self.opened(endpoint, opened)
+    }
+
+    /// Opens a stream that keeps alive the leases that `requests` names; one attempt.
+    pub(crate) async fn keep_alive(
+        &self,
+        requests: impl Stream<Item = v1::KeepAliveRequest> + Send + 'static,
+    ) -> Result<Opened<v1::KeepAliveResponse>, Failure> {
+        let (endpoint, lane) = self.lane();
+        let opened = LeaseServiceClient::new(lane)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .keep_alive(requests)
+            .await;
+        self.opened(endpoint, opened)
+    }
+
+    /// Opens an export; one attempt.
+    pub(crate) async fn export(
+        &self,
+        request: v1::ExportRequest,
+    ) -> Result<Opened<v1::ExportResponse>, Failure> {
+        let (endpoint, lane) = self.lane();
+        let opened = AdminServiceClient::new(lane)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .export(request)
+            .await;
+        self.opened(endpoint, opened)
+    }
+
+    /// Imports what `requests` brings; one attempt.
+    pub(crate) async fn import(
+        &self,
+        requests: impl Stream<Item = v1::ImportRequest> + Send + 'static,
+    ) -> Result<v1::ImportResponse, Failure> {
+        let (endpoint, lane) = self.lane();
+        match AdminServiceClient::new(lane).import(requests).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => {
+                let failure = self.failure(endpoint, status);
+                self.note(endpoint, &failure);
+                Err(failure)
+            }
+        }
     }
 
     /// The connection that the next request will take.
@@ -255,14 +342,11 @@ pub(crate) fn deadline_after(timeout: Duration) -> Instant {
 }
 
 macro_rules! rpcs {
-    ($($client:ident { $($method:ident($request:ident) -> $response:ident, $repeatable:expr;)* })*) => {$($(
+    ($($client:ident { $($kind:ident $method:ident($request:ident) -> $response:ident;)* })*) => {$($(
         impl Rpc for v1::$request {
             type Response = v1::$response;
 
-            fn repeatable(&self) -> bool {
-                let repeatable: fn(&Self) -> bool = $repeatable;
-                repeatable(self)
-            }
+            rpcs!(@$kind);
 
             async fn send(
                 request: Request<Self>,
@@ -275,48 +359,153 @@ macro_rules! rpcs {
             }
         }
     )*)*};
+
+    // It changes nothing.
+    (@read) => {
+        rpcs!(@effect Reads);
+        rpcs!(@unidentified);
+    };
+
+    // A write that does no harm when it is run twice.
+    (@again) => {
+        rpcs!(@effect Writes);
+        rpcs!(@unidentified);
+    };
+
+    // A write that is known again by its id.
+    (@write) => {
+        rpcs!(@effect Writes);
+
+        fn identified(&mut self) -> Option<(&str, &mut Option<v1::WriteOptions>)> {
+            Some((&self.namespace, &mut self.options))
+        }
+    };
+
+    // A write that takes its own record away. What it does to one lineage it cannot do twice.
+    (@unrecorded) => {
+        fn effect(&self) -> Effect {
+            let options = self.options.as_ref();
+            let of_one = options.is_some_and(|options| options.expected_lineage.is_some());
+            if of_one { Effect::EndsLineage } else { Effect::WritesUnrecorded }
+        }
+
+        rpcs!(@unidentified);
+    };
+
+    // It depends on what it holds.
+    (@either) => {
+        fn effect(&self) -> Effect {
+            if self.writes() { Effect::Writes } else { Effect::Reads }
+        }
+
+        fn identified(&mut self) -> Option<(&str, &mut Option<v1::WriteOptions>)> {
+            self.writes().then_some((&*self.namespace, &mut self.options))
+        }
+    };
+
+    (@effect $effect:ident) => {
+        fn effect(&self) -> Effect {
+            Effect::$effect
+        }
+    };
+
+    (@unidentified) => {
+        fn identified(&mut self) -> Option<(&str, &mut Option<v1::WriteOptions>)> {
+            None
+        }
+    };
 }
 
 rpcs! {
     KvServiceClient {
-        get(GetRequest) -> GetResponse, |request| request.touch.is_none();
-        set(SetRequest) -> SetResponse, |_| false;
-        delete(DeleteRequest) -> DeleteResponse, |_| false;
-        exists(ExistsRequest) -> ExistsResponse, |_| true;
-        get_ttl(GetTtlRequest) -> GetTtlResponse, |_| true;
-        set_ttl(SetTtlRequest) -> SetTtlResponse, |_| false;
-        increment(IncrementRequest) -> IncrementResponse, |_| false;
-        list(ListRequest) -> ListResponse, |_| true;
-        count(CountRequest) -> CountResponse, |_| true;
-        history(HistoryRequest) -> HistoryResponse, |_| true;
-        delete_range(DeleteRangeRequest) -> DeleteRangeResponse, |_| false;
-        batch_get(BatchGetRequest) -> BatchGetResponse, |_| true;
-        batch_set(BatchSetRequest) -> BatchSetResponse, |_| false;
-        batch_delete(BatchDeleteRequest) -> BatchDeleteResponse, |_| false;
+        either get(GetRequest) -> GetResponse;
+        write set(SetRequest) -> SetResponse;
+        write delete(DeleteRequest) -> DeleteResponse;
+        read exists(ExistsRequest) -> ExistsResponse;
+        read get_ttl(GetTtlRequest) -> GetTtlResponse;
+        write set_ttl(SetTtlRequest) -> SetTtlResponse;
+        write increment(IncrementRequest) -> IncrementResponse;
+        read list(ListRequest) -> ListResponse;
+        read count(CountRequest) -> CountResponse;
+        read history(HistoryRequest) -> HistoryResponse;
+        write delete_range(DeleteRangeRequest) -> DeleteRangeResponse;
+        read batch_get(BatchGetRequest) -> BatchGetResponse;
+        write batch_set(BatchSetRequest) -> BatchSetResponse;
+        write batch_delete(BatchDeleteRequest) -> BatchDeleteResponse;
     }
     TransactionServiceClient {
-        transact(TransactRequest) -> TransactResponse, only_reads;
+        either transact(TransactRequest) -> TransactResponse;
+    }
+    LockServiceClient {
+        // Known again by its `acquire_id`.
+        again acquire(AcquireRequest) -> AcquireResponse;
+        again renew(RenewRequest) -> RenewResponse;
+        write release(ReleaseRequest) -> ReleaseResponse;
+        write update_value(UpdateValueRequest) -> UpdateValueResponse;
+        read get_lock(GetLockRequest) -> GetLockResponse;
+        read list_locks(ListLocksRequest) -> ListLocksResponse;
+        write break_lock(BreakLockRequest) -> BreakLockResponse;
+    }
+    LeaseServiceClient {
+        write grant(GrantRequest) -> GrantResponse;
+        write revoke(RevokeRequest) -> RevokeResponse;
+        read get_lease(GetLeaseRequest) -> GetLeaseResponse;
+        read list_leases(ListLeasesRequest) -> ListLeasesResponse;
     }
     NamespaceServiceClient {
-        get_namespace(GetNamespaceRequest) -> GetNamespaceResponse, |_| true;
-        list_namespaces(ListNamespacesRequest) -> ListNamespacesResponse, |_| true;
-        update_namespace(UpdateNamespaceRequest) -> UpdateNamespaceResponse, |_| false;
-        clear_namespace(ClearNamespaceRequest) -> ClearNamespaceResponse, |_| false;
-        delete_namespace(DeleteNamespaceRequest) -> DeleteNamespaceResponse, |_| false;
+        read get_namespace(GetNamespaceRequest) -> GetNamespaceResponse;
+        read list_namespaces(ListNamespacesRequest) -> ListNamespacesResponse;
+        write update_namespace(UpdateNamespaceRequest) -> UpdateNamespaceResponse;
+        write clear_namespace(ClearNamespaceRequest) -> ClearNamespaceResponse;
+        unrecorded delete_namespace(DeleteNamespaceRequest) -> DeleteNamespaceResponse;
     }
     AdminServiceClient {
-        get_server_info(GetServerInfoRequest) -> GetServerInfoResponse, |_| true;
-        get_stats(GetStatsRequest) -> GetStatsResponse, |_| true;
+        read get_server_info(GetServerInfoRequest) -> GetServerInfoResponse;
+        read get_stats(GetStatsRequest) -> GetStatsResponse;
         // What is compacted through a revision already is compacted through it again.
-        compact(CompactRequest) -> CompactResponse, |_| true;
+        again compact(CompactRequest) -> CompactResponse;
     }
 }
 
-fn only_reads(request: &v1::TransactRequest) -> bool {
-    use v1::operation::Kind;
-    request
-        .then
-        .iter()
-        .chain(&request.otherwise)
-        .all(|operation| matches!(operation.kind, Some(Kind::Get(_) | Kind::List(_))))
+/// One message of a stream that has no other: what is kept alive twice, is kept alive.
+impl Rpc for v1::KeepAliveRequest {
+    type Response = v1::KeepAliveResponse;
+
+    rpcs!(@again);
+
+    async fn send(request: Request<Self>, lane: Lane) -> Result<Response<Self::Response>, Status> {
+        let request = request.map(|message| stream::iter([message]));
+        let answers = LeaseServiceClient::new(lane).keep_alive(request).await?;
+        let (metadata, mut messages, extensions) = answers.into_parts();
+        let mut message = messages
+            .message()
+            .await?
+            .ok_or_else(|| Status::unavailable("the server ended the stream without an answer"))?;
+        match message.result.take() {
+            Some(v1::keep_alive_response::Result::Status(status)) => Err(into_status(status)),
+            result => {
+                message.result = result;
+                Ok(Response::from_parts(metadata, message, extensions))
+            }
+        }
+    }
+}
+
+/// Whether a request that may do either is a write.
+trait MayWrite {
+    fn writes(&self) -> bool;
+}
+
+impl MayWrite for v1::GetRequest {
+    fn writes(&self) -> bool {
+        self.touch.is_some()
+    }
+}
+
+impl MayWrite for v1::TransactRequest {
+    fn writes(&self) -> bool {
+        use v1::operation::Kind;
+        let mut operations = self.then.iter().chain(&self.otherwise);
+        operations.any(|operation| !matches!(operation.kind, Some(Kind::Get(_) | Kind::List(_))))
+    }
 }

@@ -10,6 +10,8 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::{Lease, LeaseId};
+
 /// The number of a committed write of one namespace.
 ///
 /// Revisions rise by one, never go back and never repeat under one name. Those of two namespaces cannot
@@ -245,6 +247,8 @@ pub struct Metadata {
     pub updated_at: Timestamp,
     /// When the entry ends by its own TTL, if it does.
     pub expires_at: Option<Timestamp>,
+    /// The lease that it ends with, if it does.
+    pub lease_id: Option<LeaseId>,
 }
 
 /// A key with its value; `Entry<()>` is one whose value was not asked for.
@@ -286,11 +290,25 @@ pub enum Expiry {
     Keep,
     /// Not by itself, whatever the default of the namespace.
     Never,
+    /// With this lease.
+    Lease(LeaseId),
 }
 
 impl From<Duration> for Expiry {
     fn from(ttl: Duration) -> Self {
         Self::Ttl(ttl)
+    }
+}
+
+impl From<LeaseId> for Expiry {
+    fn from(lease: LeaseId) -> Self {
+        Self::Lease(lease)
+    }
+}
+
+impl From<&Lease> for Expiry {
+    fn from(lease: &Lease) -> Self {
+        Self::Lease(lease.id())
     }
 }
 

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use holdfast_proto::v1;
 
 use crate::{
-    BoxError, Codec, Decode, Encode, Entry, Error, Expiry, Lineage, Metadata, Revision, Selector,
-    Timestamp,
+    BoxError, Codec, Decode, Encode, Entry, Error, Expiry, Guard, LeaseId, Lineage, Metadata,
+    Revision, Selector, Timestamp,
     types::{SelectorKind, millis_rounded_up},
 };
 
@@ -118,6 +118,7 @@ pub(crate) fn split(entry: v1::Entry) -> (Metadata, Option<Bytes>) {
         created_at: Timestamp::from_millis(entry.created_at_ms),
         updated_at: Timestamp::from_millis(entry.updated_at_ms),
         expires_at: entry.expires_at_ms.map(Timestamp::from_millis),
+        lease_id: entry.lease_id.map(LeaseId::new),
     };
     (metadata, entry.value)
 }
@@ -137,6 +138,7 @@ pub(crate) fn expiry(expiry: Expiry) -> v1::Expiry {
         Expiry::At(time) => Kind::ExpiresAtMs(time.as_millis()),
         Expiry::Keep => Kind::Keep(Keep {}),
         Expiry::Never => Kind::Never(Never {}),
+        Expiry::Lease(id) => Kind::LeaseId(id.get()),
     };
     v1::Expiry { kind: Some(kind) }
 }
@@ -157,6 +159,12 @@ pub(crate) fn selector(selector: Selector) -> v1::Selector {
 /// Puts the lineage a write expects into its options.
 pub(crate) fn expect_lineage(options: &mut Option<v1::WriteOptions>, lineage: Lineage) {
     options.get_or_insert_default().expected_lineage = Some(lineage.into());
+}
+
+/// Adds a hold that a write relies on to its options.
+pub(crate) fn guard(options: &mut Option<v1::WriteOptions>, guard: Guard) {
+    let guard = v1::Guard { lock: guard.lock, token: guard.token.get() };
+    options.get_or_insert_default().guards.push(guard);
 }
 
 /// The condition that a key is missing.

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures::stream::Empty;
 use holdfast_proto::v1::{
     self,
     admin_service_server::{AdminService, AdminServiceServer},
@@ -9,7 +10,7 @@ use holdfast_proto::v1::{
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     transport::{Identity, ServerTlsConfig},
 };
 
@@ -46,6 +47,22 @@ impl AdminService for Guarded {
         &self,
         _: Request<v1::CompactRequest>,
     ) -> Result<Response<v1::CompactResponse>, Status> {
+        Err(Status::permission_denied("not for you"))
+    }
+
+    type ExportStream = Empty<Result<v1::ExportResponse, Status>>;
+
+    async fn export(
+        &self,
+        _: Request<v1::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        Err(Status::permission_denied("not for you"))
+    }
+
+    async fn import(
+        &self,
+        _: Request<Streaming<v1::ImportRequest>>,
+    ) -> Result<Response<v1::ImportResponse>, Status> {
         Err(Status::permission_denied("not for you"))
     }
 }

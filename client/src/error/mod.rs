@@ -4,8 +4,8 @@ mod status;
 
 use std::{fmt, time::Duration};
 
-use crate::{BoxError, Lineage, Metadata, Revision};
-pub(crate) use status::{Cause, Failure};
+use crate::{BoxError, LeaseId, Lineage, LockInfo, LockLoss, Metadata, Revision, Token};
+pub(crate) use status::{Cause, Failure, into_status};
 
 /// Why a call failed.
 ///
@@ -40,6 +40,65 @@ pub enum Error {
         lineage: Lineage,
         /// The last revision that both histories share, where a cursor was too far.
         valid_through: Option<Revision>,
+    },
+    /// A hold of a lock is no longer current: what relied on it was not done.
+    #[error("the hold of the lock {lock:?} with the token {token} is lost: {cause}")]
+    LockLost {
+        /// The name of the lock.
+        lock: String,
+        /// The token of the hold.
+        token: Token,
+        /// What became of it.
+        cause: LockLoss,
+    },
+    /// Another holds the lock, and the time to wait for it is over.
+    #[error("the lock {:?} is held by {}", holder.name, holder.owner)]
+    LockTaken {
+        /// Who holds it.
+        holder: Box<LockInfo>,
+    },
+    /// There is no such lease: it has ended, or never was.
+    #[error("there is no lease {lease}")]
+    LeaseNotFound {
+        /// The lease.
+        lease: LeaseId,
+        /// The operation of the transaction that failed.
+        step: Option<Step>,
+    },
+    /// The id chosen for a lease is in use, or was used not long ago.
+    #[error("the lease id {lease} is in use, or was not long ago")]
+    LeaseIdUsed {
+        /// The id.
+        lease: LeaseId,
+    },
+    /// The server has seen another request by the same id. This client gives no id twice: something on the way
+    /// has changed a request.
+    #[error("{message}")]
+    RequestReused {
+        /// What the server says.
+        message: String,
+    },
+    /// The namespace to be imported has keys, locks or leases already, and is not to be replaced. It is as it was.
+    #[error("the namespace {namespace:?} is not empty")]
+    NamespaceNotEmpty {
+        /// The namespace.
+        namespace: String,
+    },
+    /// A file or pipe could not be read or written.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// What was to be imported is not what an export has written, or not all of it.
+    #[error("line {line}: {problem}")]
+    Malformed {
+        /// The number of the line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The history asked for is no longer held.
     #[error("the history asked for is compacted: the oldest revision held is {oldest}")]
@@ -106,7 +165,7 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// The write may or may not have been applied: its answer was lost, or the server itself does not
-    /// know.
+    /// know, and sending it again has not settled that.
     #[error("it is not known whether the write was applied: {message}")]
     OutcomeUnknown {
         /// What is known.
@@ -216,7 +275,10 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Error::Unavailable { .. } | Error::Overloaded { .. } | Error::Conflict { .. }
+            Error::Unavailable { .. }
+                | Error::Overloaded { .. }
+                | Error::Conflict { .. }
+                | Error::LockTaken { .. }
         )
     }
 

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::pb;
 
 use super::{Branch, Error, Step};
-use crate::{Lineage, Revision, wire};
+use crate::{LeaseId, Lineage, LockLoss, Revision, Token, wire};
 
 /// A failed attempt, with what matters for trying again.
 #[derive(Debug)]
@@ -35,6 +35,11 @@ impl Failure {
             return Self { error, cause: Cause::Answered };
         }
         Self::without_reason(status, details)
+    }
+
+    /// What a status among the messages of a stream means.
+    pub(crate) fn from_wire(status: v1::Status) -> Self {
+        Self::from_status(into_status(status))
     }
 
     /// A status that this client's own transport, a proxy, or the server's gRPC library has made.
@@ -77,6 +82,12 @@ impl Failure {
             }),
         }
     }
+}
+
+/// A status among the messages of a stream as one that ends a call.
+pub(crate) fn into_status(status: v1::Status) -> Status {
+    let details = status.encode_to_vec().into();
+    Status::with_details(Code::from_i32(status.code), status.message, details)
 }
 
 /// What the details of a status hold, as far as this client knows them.
@@ -140,13 +151,22 @@ impl Details {
             | Reason::InvalidOperation
             | Reason::InvalidPageToken
             | Reason::InvalidSettings
-            | Reason::InvalidField => self.invalid(info.reason.clone(), message),
+            | Reason::InvalidField
+            | Reason::InvalidLock
+            | Reason::InvalidRequestId => self.invalid(info.reason.clone(), message),
             Reason::ConditionNotMet => self.condition_not_met(),
             Reason::LineageChanged => Error::LineageChanged {
                 lineage: Lineage::new(info.metadata.get("lineage").cloned().unwrap_or_default()),
                 valid_through: number("valid_through"),
             },
             Reason::NotANumber => Error::NotANumber { message, step },
+            Reason::LockLost => lock_lost(&info.metadata),
+            Reason::LeaseNotFound => Error::LeaseNotFound { lease: lease(&info.metadata), step },
+            Reason::LeaseIdUsed => Error::LeaseIdUsed { lease: lease(&info.metadata) },
+            Reason::RequestReused => Error::RequestReused { message },
+            Reason::NamespaceNotEmpty => Error::NamespaceNotEmpty {
+                namespace: info.metadata.get("namespace").cloned().unwrap_or_default(),
+            },
             Reason::Compacted => {
                 Error::Compacted { oldest: number("oldest_revision").unwrap_or_default() }
             }
@@ -156,7 +176,7 @@ impl Details {
             Reason::TooLarge => Error::TooLarge { message, step },
             Reason::QuotaExceeded => Error::QuotaExceeded { message, step },
             Reason::Overloaded => Error::Overloaded { message, retry_after: self.retry_after },
-            Reason::BackendUnavailable => {
+            Reason::BackendUnavailable | Reason::ReadOnly => {
                 Error::Unavailable { message, retry_after: self.retry_after }
             }
             Reason::OutcomeUnknown => Error::OutcomeUnknown { message },
@@ -184,6 +204,19 @@ impl Details {
 
 fn number(metadata: &HashMap<String, String>, name: &str) -> Option<u64> {
     metadata.get(name)?.parse().ok()
+}
+
+fn lock_lost(metadata: &HashMap<String, String>) -> Error {
+    let text = |name: &str| metadata.get(name).cloned().unwrap_or_default();
+    Error::LockLost {
+        lock: text("lock"),
+        token: Token::new(number(metadata, "token").unwrap_or_default()),
+        cause: LockLoss::from_wire(&text("cause"), text("reason")),
+    }
+}
+
+fn lease(metadata: &HashMap<String, String>) -> LeaseId {
+    LeaseId::new(number(metadata, "lease_id").unwrap_or_default())
 }
 
 fn step(metadata: &HashMap<String, String>) -> Option<Step> {
@@ -292,6 +325,30 @@ mod tests {
         assert!(matches!(
             error(Code::FailedPrecondition, "NOT_A_NUMBER", &metadata, vec![]),
             Error::NotANumber { step: Some(Step { branch: Branch::Otherwise, operation: 2 }), .. }
+        ));
+    }
+
+    #[test]
+    fn a_lost_lock_tells_what_became_of_it() {
+        let metadata =
+            [("lock", "job"), ("token", "7"), ("cause", "broken"), ("reason", "too slow")];
+        assert!(matches!(
+            error(Code::FailedPrecondition, "LOCK_LOST", &metadata, vec![]),
+            Error::LockLost { lock, token, cause: LockLoss::Broken { reason } }
+                if lock == "job" && token == Token::new(7) && reason == "too slow"
+        ));
+    }
+
+    #[test]
+    fn a_lease_is_named_by_its_id() {
+        let metadata = [("lease_id", "18446744073709551615")];
+        assert!(matches!(
+            error(Code::FailedPrecondition, "LEASE_NOT_FOUND", &metadata, vec![]),
+            Error::LeaseNotFound { lease, step: None } if lease == LeaseId::new(u64::MAX)
+        ));
+        assert!(matches!(
+            error(Code::AlreadyExists, "LEASE_ID_USED", &metadata, vec![]),
+            Error::LeaseIdUsed { lease } if lease == LeaseId::new(u64::MAX)
         ));
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_proto::v1;
 
 use crate::{
-    Codec, Decode, Encode, Error, Expiry, Header, Namespace,
+    Codec, Decode, Encode, Error, Expiry, Guard, Header, Namespace, Token,
     retry::Backoff,
     wire::{self, Reader},
 };
@@ -95,7 +95,10 @@ impl<C: Codec> Namespace<C> {
         if state.is_empty() {
             return Ok(Commit::Done(None));
         }
-        let request = state.into_request(self.namespace());
+        let mut request = state.into_request(self.namespace());
+        for guard in &options.guards {
+            wire::guard(&mut request.options, guard.clone());
+        }
         let transport = &self.client.transport;
         let response = transport.call(request, options.timeout).await?;
         let header = Header::new(response.revision, response.time_ms);
@@ -114,16 +117,17 @@ enum Commit {
 }
 
 /// How [`Namespace::transact_with`] goes about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TransactOptions {
     max_attempts: u32,
     timeout: Option<Duration>,
+    guards: Vec<Guard>,
 }
 
 impl Default for TransactOptions {
     fn default() -> Self {
-        Self { max_attempts: 10, timeout: None }
+        Self { max_attempts: 10, timeout: None, guards: Vec::new() }
     }
 }
 
@@ -143,6 +147,19 @@ impl TransactOptions {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// Writes only if this hold of a lock of the same namespace is current then, else it is
+    /// [`Error::LockLost`]. Up to 16 holds can be named.
+    pub fn guard(mut self, hold: impl Into<Guard>) -> Self {
+        self.guards.push(hold.into());
+        self
+    }
+
+    /// Writes only if this lock is held by this token; like [`guard`](Self::guard), for whoever has only the
+    /// token.
+    pub fn guard_token(self, lock: impl Into<String>, token: impl Into<Token>) -> Self {
+        self.guard(Guard::new(lock, token))
     }
 }
 

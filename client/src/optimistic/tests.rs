@@ -51,6 +51,11 @@ impl Script {
     fn times_asked(&self) -> usize {
         self.asked.lock().expect("no panic").len()
     }
+
+    fn request_ids(&self) -> Vec<Option<v1::RequestId>> {
+        let asked = self.asked.lock().expect("no panic");
+        asked.iter().map(|request| request.options.clone()?.request_id).collect()
+    }
 }
 
 fn unreachable_client() -> Client {
@@ -158,12 +163,40 @@ async fn a_write_that_was_surely_not_applied_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_is_lost_is_not_sent_again() {
-    let (client, script) = scripted(vec![Err(Status::unknown("reset")), Ok(true)]).await;
+async fn a_write_whose_answer_is_lost_is_sent_again_by_the_same_id() {
+    let (client, script) = scripted(vec![Err(Status::unknown("reset")), Ok(true), Ok(true)]).await;
+    let namespace = client.namespace("n");
+    for _ in 0..2 {
+        let outcome = namespace.transaction().then(Op::delete("a")).await;
+        assert!(outcome.expect("the last attempt").succeeded);
+    }
+    let ids = script.request_ids();
+    let numbers: Vec<_> = ids.iter().flatten().map(|id| (id.seq, id.done_below)).collect();
+    assert_eq!(numbers, [(1, 1), (1, 1), (2, 2)]);
+    assert!(ids.iter().flatten().all(|id| id.client_id.len() == 8));
+}
+
+#[tokio::test]
+async fn a_write_that_may_have_been_applied_never_fails_cleanly() {
+    let lost = || Err(Status::unknown("reset"));
+    let away = || Err(status(Code::Unavailable, "BACKEND_UNAVAILABLE"));
+    let (client, script) = scripted(vec![lost(), away(), away(), away(), away()]).await;
     let transaction = client.namespace("n").transaction();
     let outcome = transaction.then(Op::delete("a")).await;
     assert!(matches!(outcome, Err(Error::OutcomeUnknown { .. })), "{outcome:?}");
-    assert_eq!(script.times_asked(), 1);
+    assert_eq!(script.times_asked(), 5);
+}
+
+#[tokio::test]
+async fn guards_go_with_the_write_at_the_end() {
+    let (client, script) = scripted(vec![Ok(true)]).await;
+    let options = TransactOptions::new().guard_token("job", 7);
+    let namespace = client.namespace("n");
+    let transacted = namespace.transact_with(options, async |tx| tx.set("a", "1"));
+    transacted.await.expect("committed");
+    let asked = script.asked.lock().expect("no panic");
+    let guards = &asked[0].options.as_ref().expect("options").guards;
+    assert_eq!(*guards, [v1::Guard { lock: "job".to_owned(), token: 7 }]);
 }
 
 #[tokio::test]
@@ -172,7 +205,7 @@ async fn a_transaction_that_only_reads_is_sent_again() {
     let transaction = client.namespace("n").transaction();
     let outcome = transaction.then(Op::get("a")).await;
     assert!(outcome.expect("the second attempt").succeeded);
-    assert_eq!(script.times_asked(), 2);
+    assert_eq!(script.request_ids(), [None, None]);
 }
 
 #[tokio::test]

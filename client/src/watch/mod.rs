@@ -1,30 +1,28 @@
 //! Changes as they happen, over as many connections as it takes.
 
-mod resume;
+pub(crate) mod resume;
+pub(crate) mod session;
 
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::{Stream, StreamExt as _, stream::BoxStream};
+use futures::{Stream, StreamExt as _};
 use holdfast_proto::v1;
 
 use crate::{
     Codec, Cursor, Entry, Error, Event, EventType, Namespace, Revision, Selector,
     call::{Pending, awaitable, call_options},
-    error::{Cause, Failure},
-    retry::Backoff,
-    transport::Opened,
+    error::Failure,
+    transport::Transport,
     types::millis_rounded_up,
     wire::{self, Reader},
 };
-use resume::{Resume, Start, Step};
-
-/// How often a server speaks up unless asked otherwise.
-const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+use resume::{Body, Located, Message, Place, Resume, Start, Step};
+use session::{Connection, Feed, Steps};
 
 /// A watch to be; made by [`Namespace::watch`]. Awaiting it gives the [`WatchStream`], once the watch
 /// stands: every change committed after that is seen.
@@ -127,25 +125,11 @@ impl<C: Codec, T: 'static> Watch<C, T> {
     call_options!();
 
     async fn send(self) -> Result<WatchStream<T>, Error> {
-        let timeout = self.call.timeout.unwrap_or(self.call.client.transport.timeout());
-        let interval = match self.call.request.progress_interval_ms {
-            Some(millis) => Duration::from_millis(millis),
-            None => DEFAULT_PROGRESS_INTERVAL,
-        };
+        let interval = self.call.request.progress_interval_ms;
         let lineage = self.cursor.map(|cursor| cursor.lineage);
-        let mut session = Session {
-            call: self.call,
-            resume: Resume::new(self.start, lineage, self.or_initial),
-            timeout,
-            longest_silence: interval.saturating_mul(3),
-        };
-        let started = tokio::time::timeout(timeout, session.start()).await;
-        let (connection, steps) = started.map_err(|_| Error::DeadlineExceeded)??;
-        Ok(WatchStream {
-            cursor: session.resume.cursor(),
-            steps: session.run(connection, steps).boxed(),
-            read: reading(self.reader),
-        })
+        let resume = Resume::new(self.start, lineage, self.or_initial);
+        let steps = session::start(self.call, resume, interval).await?;
+        Ok(WatchStream { steps, read: reading(self.reader) })
     }
 }
 
@@ -178,18 +162,18 @@ pub enum WatchItem<T> {
 /// it up from its log.
 #[must_use = "a stream does nothing until it is read"]
 pub struct WatchStream<T> {
-    steps: BoxStream<'static, Result<Step, Error>>,
+    steps: Steps<v1::Entry, v1::Event>,
     read: ReadStep<T>,
-    cursor: Option<Cursor>,
 }
 
-type ReadStep<T> = Box<dyn Fn(Step) -> Result<WatchItem<T>, Error> + Send + Sync>;
+type ReadStep<T> =
+    Box<dyn Fn(Step<v1::Entry, v1::Event>) -> Result<WatchItem<T>, Error> + Send + Sync>;
 
 impl<T> WatchStream<T> {
     /// The place to come back to: every matching event up to it has been told. None while the initial
     /// state is not complete.
     pub fn cursor(&self) -> Option<&Cursor> {
-        self.cursor.as_ref()
+        self.steps.cursor()
     }
 }
 
@@ -197,23 +181,14 @@ impl<T> Stream for WatchStream<T> {
     type Item = Result<WatchItem<T>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Poll::Ready(step) = self.steps.poll_next_unpin(cx) else {
-            return Poll::Pending;
-        };
-        match &step {
-            Some(Ok(Step::InitialEnd(cursor) | Step::Progress(cursor))) => {
-                self.cursor = Some(cursor.clone());
-            }
-            Some(Ok(Step::Reset)) => self.cursor = None,
-            _ => {}
-        }
+        let step = ready!(self.steps.poll_next_unpin(cx));
         Poll::Ready(step.map(|step| (self.read)(step?)))
     }
 }
 
 impl<T> fmt::Debug for WatchStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WatchStream").field("cursor", &self.cursor).finish_non_exhaustive()
+        f.debug_struct("WatchStream").field("cursor", &self.cursor()).finish_non_exhaustive()
     }
 }
 
@@ -229,120 +204,65 @@ fn reading<C: Codec, T: 'static>(reader: Reader<C, T>) -> ReadStep<T> {
     })
 }
 
-type Connection = Opened<v1::WatchResponse>;
+impl Feed for v1::WatchRequest {
+    type Item = v1::Entry;
+    type Event = v1::Event;
 
-/// A watch and the connections it goes through.
-struct Session {
-    call: Pending<v1::WatchRequest>,
-    resume: Resume,
-    /// How long a connection may take to stand.
-    timeout: Duration,
-    longest_silence: Duration,
-}
-
-impl Session {
-    /// The first connection: tried a bounded number of times.
-    async fn start(&mut self) -> Result<(Connection, Vec<Step>), Error> {
-        let max_attempts = self.call.client.transport.max_attempts();
-        let mut backoff = Backoff::for_calls();
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match self.connect().await {
-                Ok(connected) => return Ok(connected),
-                Err(failure) if attempts < max_attempts && self.resume.survives(&failure) => {
-                    tokio::time::sleep(backoff.wait(failure.error.retry_after())).await;
-                }
-                Err(failure) => return Err(failure.error),
-            }
-        }
-    }
-
-    /// Everything the watch has to tell, over this connection and those after it.
-    fn run(
-        mut self,
-        mut connection: Connection,
-        steps: Vec<Step>,
-    ) -> impl Stream<Item = Result<Step, Error>> + Send {
-        async_stream::try_stream! {
-            for step in steps {
-                yield step;
-            }
-            let mut backoff = Backoff::for_watches();
-            loop {
-                let mut failure = match self.receive(&mut connection).await {
-                    Ok(message) => {
-                        backoff = Backoff::for_watches();
-                        for step in self.resume.accept(message)? {
-                            yield step;
-                        }
-                        continue;
-                    }
-                    Err(failure) => failure,
-                };
-                loop {
-                    if !self.resume.survives(&failure) {
-                        Err(failure.error)?;
-                        unreachable!("the error has ended the stream");
-                    }
-                    tokio::time::sleep(backoff.wait(failure.error.retry_after())).await;
-                    match self.connect().await {
-                        Ok((next, steps)) => {
-                            connection = next;
-                            for step in steps {
-                                yield step;
-                            }
-                            break;
-                        }
-                        Err(next) => failure = next,
-                    }
-                }
-            }
-        }
-    }
-
-    /// Connects, from where the watch has come to, and waits until the server says that it stands.
-    async fn connect(&mut self) -> Result<(Connection, Vec<Step>), Failure> {
-        let (start, lineage) = self.resume.request();
-        let request = v1::WatchRequest { start: Some(start), lineage, ..self.call.request.clone() };
-        let transport = &self.call.client.transport;
-        let endpoint = transport.endpoint();
-        let attempt = async {
-            let mut connection = transport.watch(request).await?;
-            let first = connection.messages.next().await;
-            let first = first.unwrap_or_else(|| Err(lost("the watch ended before it stood")))?;
-            Ok((connection, first))
-        };
-        let (connection, first) =
-            tokio::time::timeout(self.timeout, attempt).await.unwrap_or_else(|_| {
-                transport.avoid(endpoint);
-                Err(lost("the server did not answer in time"))
-            })?;
-        let steps =
-            self.resume.accept(first).map_err(|error| Failure { error, cause: Cause::Answered })?;
-        Ok((connection, steps))
-    }
-
-    /// The next message. Silence is a failure too: a connection whose other side is gone without a word
-    /// looks like nothing else.
-    async fn receive(&self, connection: &mut Connection) -> Result<v1::WatchResponse, Failure> {
-        let next = tokio::time::timeout(self.longest_silence, connection.messages.next()).await;
-        let received = match next {
-            Ok(Some(message)) => message,
-            Ok(None) => Err(lost("the server has ended the watch")),
-            Err(_) => Err(lost("the server has fallen silent")),
-        };
-        received.inspect_err(|failure| {
-            let transport = &self.call.client.transport;
-            transport.note(connection.endpoint, failure);
-        })
+    async fn open(
+        self,
+        transport: &Transport,
+        place: Place,
+        lineage: Option<String>,
+    ) -> Result<Connection<v1::Entry, v1::Event>, Failure> {
+        let start = Some(start(place));
+        let opened = transport.watch(v1::WatchRequest { start, lineage, ..self }).await?;
+        Ok(opened.map(Message::from))
     }
 }
 
-fn lost(message: &str) -> Failure {
-    Failure {
-        error: Error::Unavailable { message: message.to_owned(), retry_after: None },
-        cause: Cause::Lost,
+fn start(place: Place) -> v1::watch_request::Start {
+    use v1::watch_request::{AfterRevision, Initial, Now, Start};
+    match place {
+        Place::Now => Start::Now(Now {}),
+        Place::Initial => Start::Initial(Initial {}),
+        Place::After { revision, or_initial } => {
+            Start::AfterRevision(AfterRevision { revision, or_initial })
+        }
+    }
+}
+
+impl From<v1::WatchResponse> for Message<v1::Entry, v1::Event> {
+    fn from(message: v1::WatchResponse) -> Self {
+        use v1::watch_response::Body as Wire;
+        let body = match message.body {
+            Some(Wire::Created(created)) => Body::Created {
+                lineage: created.lineage,
+                revision: created.revision,
+                reset: created.reset,
+            },
+            Some(Wire::Initial(initial)) => {
+                Body::Initial { items: initial.entries, end: initial.end }
+            }
+            Some(Wire::Events(events)) => Body::Events(events.events),
+            Some(Wire::Progress(_)) | None => Body::Nothing,
+        };
+        Self {
+            revision: message.revision,
+            complete_through: message.complete_through,
+            new_lineage: message.new_lineage,
+            body,
+        }
+    }
+}
+
+impl Located for v1::Event {
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// A revision has at most one event for a key.
+    fn identity(&self) -> String {
+        self.key.clone()
     }
 }
 

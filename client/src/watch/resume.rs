@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 
-use holdfast_proto::v1::{self, watch_request, watch_response::Body};
-
 use crate::{
     Cursor, Error, Lineage, Revision,
     error::{Cause, Failure},
@@ -11,25 +9,66 @@ use crate::{
 
 /// Where a watch starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start {
+pub(crate) enum Start {
     Now,
     After(u64),
     Initial,
 }
 
+/// What a server is asked to start with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Now,
+    Initial,
+    After { revision: u64, or_initial: bool },
+}
+
+/// A message of a watch, whatever is watched: the initial state is made of `I`, events are `E`.
+#[derive(Debug)]
+pub(crate) struct Message<I, E> {
+    pub(crate) revision: u64,
+    pub(crate) complete_through: u64,
+    pub(crate) new_lineage: String,
+    pub(crate) body: Body<I, E>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Body<I, E> {
+    Created {
+        lineage: String,
+        revision: u64,
+        reset: bool,
+    },
+    Initial {
+        items: Vec<I>,
+        end: bool,
+    },
+    Events(Vec<E>),
+    /// Progress, or what a newer server says that this client does not know.
+    Nothing,
+}
+
+/// An event that can be known again.
+pub(crate) trait Located {
+    fn revision(&self) -> u64;
+
+    /// What it differs in from the others of its revision.
+    fn identity(&self) -> String;
+}
+
 /// What the consumer is to be told.
 #[derive(Debug, PartialEq)]
-pub(super) enum Step {
+pub(crate) enum Step<I, E> {
     Reset,
-    Initial(v1::Entry),
+    Initial(I),
     InitialEnd(Cursor),
-    Event(v1::Event),
+    Event(E),
     Progress(Cursor),
 }
 
 /// The state of a watch across its connections.
 #[derive(Debug)]
-pub(super) struct Resume {
+pub(crate) struct Resume {
     start: Start,
     or_initial: bool,
     /// Empty: not known, or the namespace does not exist yet.
@@ -56,11 +95,11 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Partial {
     revision: u64,
-    keys: HashSet<String>,
+    identities: HashSet<String>,
 }
 
 impl Resume {
-    pub(super) fn new(start: Start, lineage: Option<Lineage>, or_initial: bool) -> Self {
+    pub(crate) fn new(start: Start, lineage: Option<Lineage>, or_initial: bool) -> Self {
         Self {
             start,
             or_initial,
@@ -72,23 +111,20 @@ impl Resume {
     }
 
     /// How to ask for what is still missing: where to start, and in which lineage.
-    pub(super) fn request(&self) -> (watch_request::Start, Option<String>) {
+    pub(crate) fn request(&self) -> (Place, Option<String>) {
         let lineage = (!self.lineage.is_empty()).then(|| self.lineage.clone());
         match (self.phase, self.start) {
             (Phase::Live, _) => (self.after(self.through), lineage),
             (Phase::Unstarted, Start::After(revision)) => (self.after(revision), lineage),
-            (Phase::Unstarted, Start::Now) => {
-                (watch_request::Start::Now(watch_request::Now {}), None)
-            }
+            (Phase::Unstarted, Start::Now) => (Place::Now, None),
             (Phase::Unstarted, Start::Initial) | (Phase::Snapshot { .. }, _) => {
-                let initial = watch_request::Initial {};
-                (watch_request::Start::Initial(initial), None)
+                (Place::Initial, None)
             }
         }
     }
 
     /// Where the consumer could resume from, were everything delivered that was handed out.
-    pub(super) fn cursor(&self) -> Option<Cursor> {
+    pub(crate) fn cursor(&self) -> Option<Cursor> {
         (self.phase == Phase::Live).then(|| Cursor {
             lineage: Lineage::new(self.lineage.clone()),
             revision: Revision::new(self.through),
@@ -96,7 +132,7 @@ impl Resume {
     }
 
     /// Whether the watch goes on, with a new connection, after this failure.
-    pub(super) fn survives(&self, failure: &Failure) -> bool {
+    pub(crate) fn survives(&self, failure: &Failure) -> bool {
         match (failure.cause, &failure.error) {
             (Cause::NotSent | Cause::Lost, _) => true,
             (Cause::Answered, Error::Unavailable { .. } | Error::Overloaded { .. }) => true,
@@ -111,7 +147,10 @@ impl Resume {
     }
 
     /// Takes a message and tells what is new in it.
-    pub(super) fn accept(&mut self, message: v1::WatchResponse) -> Result<Vec<Step>, Error> {
+    pub(crate) fn accept<I, E: Located>(
+        &mut self,
+        message: Message<I, E>,
+    ) -> Result<Vec<Step<I, E>>, Error> {
         let before = self.cursor();
         let mut steps = Vec::new();
         if !message.new_lineage.is_empty() {
@@ -119,29 +158,31 @@ impl Resume {
         }
         let mut ended_initial = false;
         match message.body {
-            Some(Body::Created(created)) => self.created(created, &mut steps)?,
-            Some(Body::Initial(initial)) => {
+            Body::Created { lineage, revision, reset } => {
+                if self.created(lineage, revision, reset)? {
+                    steps.push(Step::Reset);
+                }
+            }
+            Body::Initial { items, end } => {
                 if !matches!(self.phase, Phase::Snapshot { .. }) {
                     return Err(Error::protocol("a watch got an initial state it did not expect"));
                 }
                 self.phase = Phase::Snapshot { begun: true };
-                steps.extend(initial.entries.into_iter().map(Step::Initial));
-                if initial.end {
+                steps.extend(items.into_iter().map(Step::Initial));
+                if end {
                     ended_initial = true;
                     self.phase = Phase::Live;
                     self.rise_to(message.revision);
                 }
             }
-            Some(Body::Events(events)) => {
+            Body::Events(events) => {
                 if self.phase != Phase::Live {
                     return Err(Error::protocol("a watch got events before it was ready for them"));
                 }
-                let fresh = events.events.into_iter().filter(|event| self.is_new(event));
+                let fresh = events.into_iter().filter(|event| self.is_new(event));
                 steps.extend(fresh.map(Step::Event).collect::<Vec<_>>());
             }
-            Some(Body::Progress(_)) => {}
-            // A message of a newer server that says nothing this client knows.
-            None => {}
+            Body::Nothing => {}
         }
         if self.phase == Phase::Live {
             self.rise_to(message.complete_through);
@@ -156,29 +197,24 @@ impl Resume {
         Ok(steps)
     }
 
-    fn created(
-        &mut self,
-        created: v1::watch_response::Created,
-        steps: &mut Vec<Step>,
-    ) -> Result<(), Error> {
-        let from_scratch = created.reset
+    /// The watch stands. Whether the consumer has to forget what it knows.
+    fn created(&mut self, lineage: String, revision: u64, reset: bool) -> Result<bool, Error> {
+        let from_scratch = reset
             || matches!(self.phase, Phase::Snapshot { .. })
             || (self.phase, self.start) == (Phase::Unstarted, Start::Initial);
         if from_scratch {
-            if created.reset || self.phase == (Phase::Snapshot { begun: true }) {
-                steps.push(Step::Reset);
-            }
+            let forget = reset || self.phase == (Phase::Snapshot { begun: true });
             self.phase = Phase::Snapshot { begun: false };
-            self.lineage = created.lineage;
+            self.lineage = lineage;
             self.through = 0;
             self.partial = Partial::default();
-            return Ok(());
+            return Ok(forget);
         }
         if self.lineage.is_empty() {
-            self.lineage = created.lineage;
-        } else if self.lineage != created.lineage {
+            self.lineage = lineage;
+        } else if self.lineage != lineage {
             return Err(Error::LineageChanged {
-                lineage: Lineage::new(created.lineage),
+                lineage: Lineage::new(lineage),
                 valid_through: None,
             });
         }
@@ -186,19 +222,20 @@ impl Resume {
             self.through = revision;
         }
         self.phase = Phase::Live;
-        self.rise_to(created.revision);
-        Ok(())
+        self.rise_to(revision);
+        Ok(false)
     }
 
     /// Whether an event has not been delivered yet, and from now on has been.
-    fn is_new(&mut self, event: &v1::Event) -> bool {
-        if event.revision <= self.through || event.revision < self.partial.revision {
+    fn is_new(&mut self, event: &impl Located) -> bool {
+        let revision = event.revision();
+        if revision <= self.through || revision < self.partial.revision {
             return false;
         }
-        if event.revision > self.partial.revision {
-            self.partial = Partial { revision: event.revision, keys: HashSet::new() };
+        if revision > self.partial.revision {
+            self.partial = Partial { revision, identities: HashSet::new() };
         }
-        self.partial.keys.insert(event.key.clone())
+        self.partial.identities.insert(event.identity())
     }
 
     fn rise_to(&mut self, revision: u64) {
@@ -208,58 +245,66 @@ impl Resume {
         }
     }
 
-    fn after(&self, revision: u64) -> watch_request::Start {
-        watch_request::Start::AfterRevision(watch_request::AfterRevision {
-            revision,
-            or_initial: self.or_initial,
-        })
+    fn after(&self, revision: u64) -> Place {
+        Place::After { revision, or_initial: self.or_initial }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use v1::watch_response::{Created, Events, Initial, Progress};
 
-    fn message(revision: u64, complete_through: u64, body: Body) -> v1::WatchResponse {
-        v1::WatchResponse { revision, complete_through, body: Some(body), ..Default::default() }
+    type Message = super::Message<String, Event>;
+    type Step = super::Step<String, Event>;
+
+    /// The change of a key at a revision.
+    #[derive(Debug, PartialEq)]
+    struct Event(String, u64);
+
+    impl Located for Event {
+        fn revision(&self) -> u64 {
+            self.1
+        }
+
+        fn identity(&self) -> String {
+            self.0.clone()
+        }
     }
 
-    fn created(lineage: &str, revision: u64, reset: bool) -> v1::WatchResponse {
-        let body = Body::Created(Created {
-            lineage: lineage.to_owned(),
-            revision,
-            compacted_revision: 0,
-            reset,
-        });
-        message(revision, 0, body)
+    fn message(revision: u64, complete_through: u64, body: Body<String, Event>) -> Message {
+        Message { revision, complete_through, new_lineage: String::new(), body }
     }
 
-    fn event(key: &str, revision: u64) -> v1::Event {
-        v1::Event { key: key.to_owned(), revision, ..Default::default() }
+    fn created(lineage: &str, revision: u64, reset: bool) -> Message {
+        let lineage = lineage.to_owned();
+        message(revision, 0, Body::Created { lineage, revision, reset })
     }
 
-    fn events(complete_through: u64, events: &[(&str, u64)]) -> v1::WatchResponse {
+    fn event(key: &str, revision: u64) -> Event {
+        Event(key.to_owned(), revision)
+    }
+
+    fn events(complete_through: u64, events: &[(&str, u64)]) -> Message {
         let events: Vec<_> = events.iter().map(|(key, at)| event(key, *at)).collect();
-        let last = events.last().map_or(0, |event| event.revision);
-        message(last, complete_through, Body::Events(Events { events }))
+        let last = events.last().map_or(0, Located::revision);
+        message(last, complete_through, Body::Events(events))
     }
 
-    fn initial(key: &str, revision: u64, end: bool) -> v1::WatchResponse {
-        let entries = vec![entry(key)];
+    fn initial(key: &str, revision: u64, end: bool) -> Message {
+        let items = vec![entry(key)];
         let complete_through = if end { revision } else { 0 };
-        message(revision, complete_through, Body::Initial(Initial { entries, end }))
+        message(revision, complete_through, Body::Initial { items, end })
     }
 
-    fn entry(key: &str) -> v1::Entry {
-        v1::Entry { key: key.to_owned(), ..Default::default() }
+    fn entry(key: &str) -> String {
+        key.to_owned()
     }
 
     fn cursor(revision: u64) -> Cursor {
         Cursor { lineage: Lineage::from("l"), revision: Revision::new(revision) }
     }
 
-    fn accept(resume: &mut Resume, message: v1::WatchResponse) -> Vec<Step> {
+    fn accept(resume: &mut Resume, message: Message) -> Vec<Step> {
         resume.accept(message).expect("a message that makes sense")
     }
 
@@ -270,15 +315,13 @@ mod tests {
     }
 
     fn resumes_after(resume: &Resume, revision: u64) -> bool {
-        use watch_request::Start::AfterRevision;
-        let (start, lineage) = resume.request();
-        matches!(start, AfterRevision(after) if after.revision == revision)
+        let (place, lineage) = resume.request();
+        matches!(place, Place::After { revision: after, .. } if after == revision)
             && lineage.as_deref() == Some("l")
     }
 
     fn asks_for_initial(resume: &Resume) -> bool {
-        let (start, lineage) = resume.request();
-        matches!(start, watch_request::Start::Initial(_)) && lineage.is_none()
+        resume.request() == (Place::Initial, None)
     }
 
     fn answered(error: Error) -> Failure {
@@ -394,9 +437,7 @@ mod tests {
     fn a_namespace_that_comes_into_being_gives_the_cursor_its_lineage() {
         let mut resume = Resume::new(Start::Now, None, false);
         accept(&mut resume, created("", 0, false));
-        let (start, lineage) = resume.request();
-        assert!(matches!(start, watch_request::Start::AfterRevision(after) if after.revision == 0));
-        assert_eq!(lineage, None);
+        assert_eq!(resume.request(), (Place::After { revision: 0, or_initial: false }, None));
         let mut first = events(1, &[("a", 1)]);
         first.new_lineage = "l".to_owned();
         assert_eq!(
@@ -409,7 +450,7 @@ mod tests {
     #[test]
     fn progress_raises_the_cursor_and_repeats_nothing() {
         let mut resume = live(5);
-        let progress = || message(9, 9, Body::Progress(Progress {}));
+        let progress = || message(9, 9, Body::Nothing);
         assert_eq!(accept(&mut resume, progress()), [Step::Progress(cursor(9))]);
         assert_eq!(accept(&mut resume, progress()), []);
     }

@@ -1,0 +1,271 @@
+//! Whole namespaces, taken out of a server and put into one.
+
+use std::io;
+
+use futures::{TryStreamExt as _, stream};
+use holdfast_proto::{
+    lines,
+    v1::{self, transfer_part::Part},
+};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    sync::mpsc,
+    time::timeout_at,
+};
+
+use crate::{Client, Error, Lineage, Revision, Timestamp, transport::deadline_after};
+
+/// How far an export or import has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransferProgress {
+    /// The namespace at hand.
+    pub namespace: String,
+    /// How many entries of it have gone through.
+    pub entries: u64,
+    /// About how many it has; 0 where that is not known.
+    pub expected_entries: u64,
+    /// What has gone through altogether.
+    pub total: Transferred,
+}
+
+/// How much was exported or imported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transferred {
+    /// How many namespaces are complete.
+    pub namespaces: u64,
+    /// How many entries.
+    pub entries: u64,
+    /// How many leases.
+    pub leases: u64,
+    /// How many locks that are held.
+    pub locks: u64,
+}
+
+/// A namespace that was imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImportedNamespace {
+    /// Its name.
+    pub name: String,
+    /// Its last revision now.
+    pub revision: Revision,
+    /// When it was imported.
+    pub time: Timestamp,
+    /// Its history, which begins with the import.
+    pub lineage: Lineage,
+}
+
+/// What an import came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Imported {
+    /// How much it was.
+    pub total: Transferred,
+    /// The namespaces in the order in which they came, at most the first 10,000.
+    pub namespaces: Vec<ImportedNamespace>,
+}
+
+/// Told how far a transfer has come.
+type Watcher = Box<dyn FnMut(&TransferProgress) + Send>;
+
+impl Client {
+    /// Exports namespaces, all unless some are named: settings, leases, locks with their holds, and entries; each
+    /// namespace as of one revision of its own. End it with [`write_to`](Export::write_to).
+    pub fn export(&self) -> Export {
+        Export { client: self.clone(), namespaces: Vec::new(), progress: None }
+    }
+
+    /// Imports what an export has written. End it with [`read_from`](Import::read_from).
+    pub fn import(&self) -> Import {
+        Import { client: self.clone(), replace: false, progress: None }
+    }
+}
+
+/// An export; made by [`Client::export`].
+#[must_use = "an export does nothing until it is written"]
+pub struct Export {
+    client: Client,
+    namespaces: Vec<String>,
+    progress: Option<Watcher>,
+}
+
+impl Export {
+    /// Exports this namespace, and others only if they are named, too. One that does not exist is left out.
+    pub fn namespace(mut self, name: impl Into<String>) -> Self {
+        self.namespaces.push(name.into());
+        self
+    }
+
+    /// Calls this whenever something has gone through.
+    pub fn progress(mut self, told: impl FnMut(&TransferProgress) + Send + 'static) -> Self {
+        self.progress = Some(Box::new(told));
+        self
+    }
+
+    /// Writes lines of JSON, in memory that does not grow with what there is. What is written is complete only with its
+    /// last line. The client's timeout is that of the first answer.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] where so much was written to a namespace meanwhile that its revision is no longer held,
+    /// [`Error::Io`] if the lines cannot be written, and the failures of any call.
+    pub async fn write_to(self, mut out: impl AsyncWrite + Unpin) -> Result<Transferred, Error> {
+        let transport = &self.client.transport;
+        let request = v1::ExportRequest { namespaces: self.namespaces };
+        let deadline = deadline_after(transport.timeout());
+        let opened = timeout_at(deadline, transport.export(request)).await;
+        let opened = opened.map_err(|_| Error::DeadlineExceeded)?;
+        let mut messages = opened.map_err(|failure| failure.error)?.messages;
+        let (mut course, mut writer) = (Course::new(self.progress), lines::Writer::new());
+        let mut buffer = Vec::new();
+        while let Some(message) = messages.try_next().await.map_err(|failure| failure.error)? {
+            let Some(part) = message.part else { continue };
+            writer.write(&part, &mut buffer);
+            written(out.write_all(&buffer).await)?;
+            buffer.clear();
+            course.note(&part);
+        }
+        writer.finish(&mut buffer);
+        written(out.write_all(&buffer).await)?;
+        written(out.flush().await)?;
+        Ok(course.progress.total)
+    }
+}
+
+/// An import; made by [`Client::import`].
+#[must_use = "an import does nothing until it is read"]
+pub struct Import {
+    client: Client,
+    replace: bool,
+    progress: Option<Watcher>,
+}
+
+impl Import {
+    /// Puts namespaces in the place of those that are not empty. Unless set, such ones are refused.
+    pub fn replace(mut self) -> Self {
+        self.replace = true;
+        self
+    }
+
+    /// Calls this whenever something has been sent. It is in place only when the import is over.
+    pub fn progress(mut self, told: impl FnMut(&TransferProgress) + Send + 'static) -> Self {
+        self.progress = Some(Box::new(told));
+        self
+    }
+
+    /// Reads the lines of an export. Each namespace is put in place in one step when its last line has come; one whose
+    /// last line does not come is left as it was. It is not tried again, and may take as long as it needs.
+    ///
+    /// # Errors
+    /// [`Error::NamespaceNotEmpty`], [`Error::Malformed`] for a line that is none or does not come, [`Error::Io`],
+    /// and the failures of any call. Namespaces whose last line came before stay imported.
+    pub async fn read_from(self, input: impl AsyncBufRead + Unpin) -> Result<Imported, Error> {
+        let (parts, waiting) = mpsc::channel(4);
+        let requests = stream::unfold(waiting, async |mut waiting: mpsc::Receiver<_>| {
+            Some((waiting.recv().await?, waiting))
+        });
+        let call = self.client.transport.import(requests);
+        let fed = feed(input, parts, self.replace, Course::new(self.progress));
+        tokio::pin!(call, fed);
+        let response = tokio::select! {
+            // What is wrong with the lines says more than that the server misses some.
+            biased;
+            fed = &mut fed => {
+                fed?;
+                call.await
+            }
+            // It has ended early: there is no use in reading on.
+            response = &mut call => response,
+        };
+        Ok(Imported::from_wire(response.map_err(|failure| failure.error)?))
+    }
+}
+
+impl Imported {
+    fn from_wire(response: v1::ImportResponse) -> Self {
+        let namespace = |it: v1::import_response::Namespace| ImportedNamespace {
+            name: it.namespace,
+            revision: Revision::new(it.revision),
+            time: Timestamp::from_millis(it.time_ms),
+            lineage: Lineage::new(it.lineage),
+        };
+        Self {
+            total: Transferred {
+                namespaces: response.namespace_count,
+                entries: response.entry_count,
+                leases: response.lease_count,
+                locks: response.lock_count,
+            },
+            namespaces: response.namespaces.into_iter().map(namespace).collect(),
+        }
+    }
+}
+
+/// Sends what is read, until all is or nobody takes it any more.
+async fn feed(
+    mut input: impl AsyncBufRead + Unpin,
+    parts: mpsc::Sender<v1::ImportRequest>,
+    replace: bool,
+    mut course: Course,
+) -> Result<(), Error> {
+    let mut reader = lines::Reader::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = input.read_until(b'\n', &mut line).await;
+        let what = "the file cannot be read";
+        if read.map_err(|source| Error::Io { what, source })? == 0 {
+            return reader.finish().map_err(malformed);
+        }
+        for part in reader.read(&line).map_err(malformed)? {
+            course.note(&part);
+            if parts.send(v1::ImportRequest { part: Some(part), replace }).await.is_err() {
+                // The server's answer says why.
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Follows a transfer, and tells about it.
+struct Course {
+    progress: TransferProgress,
+    told: Option<Watcher>,
+}
+
+impl Course {
+    fn new(told: Option<Watcher>) -> Self {
+        Self { progress: TransferProgress::default(), told }
+    }
+
+    fn note(&mut self, part: &v1::TransferPart) {
+        let progress = &mut self.progress;
+        match &part.part {
+            None => return,
+            Some(Part::Start(start)) => {
+                progress.namespace.clone_from(&start.namespace);
+                (progress.entries, progress.expected_entries) = (0, start.expected_entries);
+            }
+            Some(Part::Items(items)) => {
+                progress.entries += items.entries.len() as u64;
+                progress.total.entries += items.entries.len() as u64;
+                progress.total.leases += items.leases.len() as u64;
+                progress.total.locks += items.locks.len() as u64;
+            }
+            Some(Part::End(_)) => progress.total.namespaces += 1,
+        }
+        if let Some(told) = &mut self.told {
+            told(progress);
+        }
+    }
+}
+
+fn malformed(error: lines::LineError) -> Error {
+    let lines::LineError { line, problem } = error;
+    Error::Malformed { line, problem }
+}
+
+fn written(result: io::Result<()>) -> Result<(), Error> {
+    result.map_err(|source| Error::Io { what: "the file cannot be written", source })
+}
