@@ -4,7 +4,10 @@ use std::{env, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{batch, failure::Failure, keys, namespaces, parse, ranges, server, txn, watch, write};
+use crate::{
+    batch, elect, failure::Failure, keys, lease, lock, locks, namespaces, parse, ranges, server,
+    transfer, txn, watch, write,
+};
 
 /// Reads, writes and watches the state that a Holdfast server keeps.
 #[derive(Parser)]
@@ -24,15 +27,17 @@ pub struct Cli {
 const HELP: &str = "\
 Exit status:
   0  done
-  1  the answer is no: a key is missing, a condition or compare does not hold
+  1  the answer is no: a key is missing, a condition or compare does not hold, a lock is taken or lost
   2  wrong usage, or the server refuses the request as it is
   3  any other error; nobody answers, for example
+  `lock` has statuses of its own: see its help.
 
 Output:
   text is for people: control characters, line breaks and what is not UTF-8 appear as \\n, \\x1b, \\xff …
   (but `get` prints the bytes as they are). json prints one object a line: a value is `value` if it is
-  UTF-8, else `value_base64`; revisions are numbers, times milliseconds since 1970. Errors go to standard
-  error, with -o json as an object too, but for arguments that cannot be read.
+  UTF-8, else `value_base64`; revisions and tokens are numbers, ids of leases strings of digits, times
+  milliseconds since 1970. Errors go to standard error, with -o json as an object too, but for arguments
+  that cannot be read.
 
 Environment:
   HOLDFAST_ADDR       the address, unless --addr is given
@@ -123,15 +128,42 @@ pub enum Command {
     /// Follow changes, expiry included, until Ctrl-C
     #[command(after_help = watch::HELP)]
     Watch(watch::WatchArgs),
+    /// Run a command while holding a lock
+    #[command(after_help = lock::HELP)]
+    Lock(Box<lock::LockArgs>),
+    /// List the locks that are held
+    Locks(locks::LocksArgs),
+    /// Take a lock away from its holder
+    Unlock(locks::UnlockArgs),
+    /// Lead, or follow who leads
+    #[command(after_help = elect::HELP)]
+    Elect(elect::ElectArgs),
+    /// Leases: what keys and locks may live as long as
+    #[command(subcommand)]
+    Lease(lease::LeaseCommand),
     /// Namespaces and their settings
     #[command(subcommand)]
     Ns(namespaces::NsCommand),
+    /// Write whole namespaces to a file
+    #[command(after_help = transfer::EXPORT_HELP)]
+    Export(transfer::ExportArgs),
+    /// Read whole namespaces from a file
+    #[command(after_help = transfer::IMPORT_HELP)]
+    Import(transfer::ImportArgs),
     /// Print what the server has done since it started
     Stats,
     /// Forget history up to a revision
     Compact(server::CompactArgs),
     /// Print what the server is
     Info,
+}
+
+impl Command {
+    /// The status of whatever goes wrong that is not the doing of a command that is run; none where each
+    /// failure has its own.
+    pub fn own_status(&self) -> Option<u8> {
+        matches!(self, Command::Lock(_)).then_some(lock::OWN_STATUS)
+    }
 }
 
 /// The token of the environment: not an argument, for everybody on the machine can see those.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     Session, Verdict,
     failure::Failure,
-    parse,
+    parse::{self, GuardArgs},
     shape::{EntryShape, LookupShape, key_and_value},
 };
 
@@ -49,9 +49,14 @@ pub struct MsetArgs {
     /// Let the keys end after this time
     #[arg(long, value_parser = parse::duration)]
     ttl: Option<Duration>,
+    /// Let the keys end with this lease
+    #[arg(long, value_name = "ID", conflicts_with = "ttl")]
+    lease: Option<u64>,
     /// What to say the values are, such as application/json; nothing is said unless it is given
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
+    #[command(flatten)]
+    guards: GuardArgs,
 }
 
 pub async fn mset(session: &mut Session, args: MsetArgs) -> Result<Verdict, Failure> {
@@ -59,7 +64,10 @@ pub async fn mset(session: &mut Session, args: MsetArgs) -> Result<Verdict, Fail
     let mut call = session.namespace.with_codec(codec).set_many(args.pairs);
     if let Some(ttl) = args.ttl {
         call = call.ttl(ttl);
+    } else if let Some(lease) = args.lease {
+        call = call.lease(lease);
     }
+    let call = args.guards.on(call, |call, guard| call.guard(guard));
     let answer = call.with_header().await?;
     session.out.print(&MsetShape::new(&answer))?;
     Ok(Verdict::Yes)

@@ -25,6 +25,10 @@ pub enum Failure {
     Io { what: String, error: io::Error },
     /// The output cannot be written.
     Output(io::Error),
+    /// A hold or a lease ended too early.
+    Lost(String),
+    /// A command cannot be run.
+    Command { program: String, error: io::Error },
 }
 
 impl Failure {
@@ -37,13 +41,24 @@ impl Failure {
         Failure::Io { what, error }
     }
 
-    /// The status of the program.
-    pub fn status(&self) -> u8 {
+    /// The status of the program; `own` stands for whatever has nothing to do with a command that is run.
+    pub fn status(&self, own: Option<u8>) -> u8 {
+        match self {
+            // As shells have it.
+            Failure::Command { error, .. } if error.kind() == io::ErrorKind::NotFound => 127,
+            Failure::Command { .. } => 126,
+            _ => own.unwrap_or_else(|| self.plain_status()),
+        }
+    }
+
+    fn plain_status(&self) -> u8 {
         match self {
             Failure::Usage(_)
             | Failure::Call(Error::Invalid { .. } | Error::Configuration { .. }) => 2,
-            Failure::Call(Error::ConditionNotMet { .. }) => 1,
-            Failure::Call(_) | Failure::Io { .. } | Failure::Output(_) => 3,
+            Failure::Call(
+                Error::ConditionNotMet { .. } | Error::LockLost { .. } | Error::LockTaken { .. },
+            ) => 1,
+            _ => 3,
         }
     }
 
@@ -66,6 +81,8 @@ impl fmt::Display for Failure {
             Failure::Usage(message) => f.write_str(message),
             Failure::Io { what, error } => write!(f, "{what}: {error}"),
             Failure::Output(error) => write!(f, "cannot write the output: {error}"),
+            Failure::Lost(message) => f.write_str(message),
+            Failure::Command { program, error } => write!(f, "cannot run {program:?}: {error}"),
         }
     }
 }
@@ -138,6 +155,9 @@ impl Report {
                 "What was known of the namespace before no longer counts: begin with the present state."
                     .to_owned()
             }
+            Error::NamespaceNotEmpty { .. } => {
+                "import --replace puts what is imported in its place.".to_owned()
+            }
             Error::OutcomeUnknown { .. } => {
                 "Read the key to see whether it was, before doing it again.".to_owned()
             }
@@ -176,6 +196,8 @@ fn reason(failure: &Failure) -> &str {
         Failure::Call(error) => error,
         Failure::Usage(_) => return "USAGE",
         Failure::Io { .. } | Failure::Output(_) => return "IO",
+        Failure::Lost(_) => return "LOCK_LOST",
+        Failure::Command { .. } => return "COMMAND",
     };
     match error {
         Error::ConditionNotMet { .. } => "CONDITION_NOT_MET",
@@ -183,6 +205,14 @@ fn reason(failure: &Failure) -> &str {
         Error::Compacted { .. } => "COMPACTED",
         Error::FutureRevision { .. } => "FUTURE_REVISION",
         Error::NotANumber { .. } => "NOT_A_NUMBER",
+        Error::LockLost { .. } => "LOCK_LOST",
+        Error::LockTaken { .. } => "LOCK_TAKEN",
+        Error::LeaseNotFound { .. } => "LEASE_NOT_FOUND",
+        Error::LeaseIdUsed { .. } => "LEASE_ID_USED",
+        Error::RequestReused { .. } => "REQUEST_REUSED",
+        Error::NamespaceNotEmpty { .. } => "NAMESPACE_NOT_EMPTY",
+        Error::Io { .. } => "IO",
+        Error::Malformed { .. } => "MALFORMED",
         Error::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
         Error::TooLarge { .. } => "TOO_LARGE",
         Error::Overloaded { .. } => "OVERLOADED",

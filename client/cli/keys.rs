@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::{
     Session, Verdict,
     failure::Failure,
-    parse,
-    shape::{LookupShape, in_words, printable},
+    parse::{self, GuardArgs},
+    shape::{LookupShape, in_words, millis, printable},
 };
 
 #[derive(Args)]
@@ -104,7 +104,7 @@ impl<'a> TtlShape<'a> {
             found: ttl != Ttl::Missing,
             key,
             ttl_ms: match ttl {
-                Ttl::Remaining(rest) => Some(u64::try_from(rest.as_millis()).unwrap_or(u64::MAX)),
+                Ttl::Remaining(rest) => Some(millis(rest)),
                 Ttl::Missing | Ttl::Never => None,
             },
             revision: header.revision.get(),
@@ -127,10 +127,13 @@ pub struct ExpireArgs {
     /// From now on, such as 30s; `never` lets the key stay
     #[arg(value_parser = parse::expiry)]
     ttl: Expiry,
+    #[command(flatten)]
+    guards: GuardArgs,
 }
 
 pub async fn expire(session: &mut Session, args: ExpireArgs) -> Result<Verdict, Failure> {
     let call = session.namespace.set_ttl(&args.key, args.ttl);
+    let call = args.guards.on(call, |call, guard| call.guard(guard));
     let answer = call.with_header().await?;
     let shape = ExpireShape {
         found: answer.value,
@@ -176,12 +179,14 @@ pub struct IncrArgs {
     /// Let the key end after this time, if this creates it
     #[arg(long, value_parser = parse::duration)]
     ttl: Option<Duration>,
+    #[command(flatten)]
+    guards: GuardArgs,
 }
 
 /// Prints the new number.
 pub async fn incr(session: &mut Session, args: IncrArgs) -> Result<Verdict, Failure> {
     let call = session.namespace.increment(&args.key, args.delta);
-    let mut call = call.initial(args.initial);
+    let mut call = args.guards.on(call.initial(args.initial), |call, guard| call.guard(guard));
     if let Some(ttl) = args.ttl {
         call = call.ttl(ttl);
     }

@@ -1,20 +1,26 @@
 //! `holdfast`, the command line of Holdfast.
 //!
 //! The modules in reading order: what can be said (`args`, `parse`), what is printed (`output`, `shape`),
-//! what goes wrong (`failure`), and the commands, one module a group.
+//! what goes wrong (`failure`), what is run (`process`), and the commands, one module a group.
 
 mod args;
 mod parse;
 
 mod failure;
 mod output;
+mod process;
 mod shape;
 
 mod batch;
+mod elect;
 mod keys;
+mod lease;
+mod lock;
+mod locks;
 mod namespaces;
 mod ranges;
 mod server;
+mod transfer;
 mod txn;
 mod watch;
 mod write;
@@ -24,7 +30,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use holdfast_client::{Client, Namespace, Raw, Tls};
 
-use args::{Cli, Command};
+use args::{Cli, Command, Globals};
 use failure::{Failure, Report};
 use output::Output;
 
@@ -35,6 +41,8 @@ enum Verdict {
     Yes,
     /// A key is missing, a condition does not hold: status 1.
     No,
+    /// What a command that was run came to, or was asked for.
+    Status(u8),
 }
 
 impl Verdict {
@@ -49,20 +57,24 @@ struct Session {
     /// Values are bytes of any content type; unless told, the command line does not say what they are.
     namespace: Namespace<Raw>,
     out: Output,
+    /// What a command that is run needs to reach the same server.
+    environment: Vec<(&'static str, String)>,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     let report = Report::new(&cli);
+    let own_status = cli.command.own_status();
     match run(cli).await {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,
         Ok(Verdict::No) => ExitCode::from(1),
+        Ok(Verdict::Status(status)) => ExitCode::from(status),
         // The reader has had enough: `holdfast list | head`.
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             report.print(&failure);
-            ExitCode::from(failure.status())
+            ExitCode::from(failure.status(own_status))
         }
     }
 }
@@ -73,6 +85,7 @@ async fn run(cli: Cli) -> Result<Verdict, Failure> {
         namespace: client.namespace(&cli.globals.namespace).with_codec(Raw::with_content_type("")),
         client,
         out: Output::new(cli.globals.output),
+        environment: environment(&cli.globals),
     };
     let verdict = dispatch(&mut session, cli.command).await?;
     session.out.flush()?;
@@ -93,6 +106,15 @@ fn connect(cli: &Cli) -> Result<Client, Failure> {
     Ok(builder.connect_lazy()?)
 }
 
+fn environment(globals: &Globals) -> Vec<(&'static str, String)> {
+    let mut environment = vec![
+        ("HOLDFAST_ADDR", globals.addr.clone()),
+        ("HOLDFAST_NAMESPACE", globals.namespace.clone()),
+    ];
+    environment.extend(globals.ca.clone().map(|ca| ("HOLDFAST_CA", ca)));
+    environment
+}
+
 async fn dispatch(session: &mut Session, command: Command) -> Result<Verdict, Failure> {
     match command {
         Command::Get(args) => keys::get(session, args).await,
@@ -109,7 +131,14 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Verdict, Fa
         Command::Mset(args) => batch::mset(session, args).await,
         Command::Txn(args) => txn::txn(session, args).await,
         Command::Watch(args) => watch::watch(session, args).await,
+        Command::Lock(args) => lock::lock(session, args).await,
+        Command::Locks(args) => locks::locks(session, args).await,
+        Command::Unlock(args) => locks::unlock(session, args).await,
+        Command::Elect(args) => elect::elect(session, args).await,
+        Command::Lease(command) => lease::lease(session, command).await,
         Command::Ns(command) => namespaces::ns(session, command).await,
+        Command::Export(args) => transfer::export(session, args).await,
+        Command::Import(args) => transfer::import(session, args).await,
         Command::Stats => server::stats(session).await,
         Command::Compact(args) => server::compact(session, args).await,
         Command::Info => server::info(session).await,

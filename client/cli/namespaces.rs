@@ -16,7 +16,7 @@ use crate::{
     Session, Verdict,
     failure::Failure,
     parse,
-    shape::{in_words, printable, rfc3339},
+    shape::{in_words, millis, printable, rfc3339},
 };
 
 #[derive(Subcommand)]
@@ -317,10 +317,6 @@ impl<'a> InfoShape<'a> {
             info,
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Display for InfoShape<'_> {

@@ -44,6 +44,12 @@ impl Output {
         self.bytes(b"\n")
     }
 
+    /// Prints a line of JSON on standard error, where the standard output belongs to others.
+    pub fn json_error(&self, result: &impl Serialize) {
+        // Where standard error is closed there is nobody to tell.
+        let _ = serde_json::to_string(result).map(|line| writeln!(io::stderr(), "{line}"));
+    }
+
     /// Prints bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.stdout.write_all(bytes).map_err(Failure::Output)

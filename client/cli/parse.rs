@@ -3,9 +3,9 @@
 use std::{fs, io::Read as _, time::Duration};
 
 use clap::Args;
-use holdfast_client::{Expiry, Selector};
+use holdfast_client::{Expiry, Guard, LockOwner, Selector};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, process};
 
 /// `500ms`, `30s`, `1h 30m`.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -45,6 +45,55 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .ok_or_else(|| "not KEY=VALUE".to_owned())
+}
+
+/// `LOCK=TOKEN`; the name of the lock may have `=` in it.
+fn guard(text: &str) -> Result<Guard, String> {
+    let (lock, token) = text.rsplit_once('=').ok_or_else(|| "not LOCK=TOKEN".to_owned())?;
+    match token.parse::<u64>() {
+        Ok(token) => Ok(Guard::new(lock, token)),
+        Err(_) => Err(format!("not LOCK=TOKEN: {token:?} is not a number")),
+    }
+}
+
+/// Which locks must be held for a write to be applied.
+#[derive(Args)]
+pub struct GuardArgs {
+    /// Only if the lock is held with this token at that very moment; may be given several times
+    #[arg(long = "guard", value_name = "LOCK=TOKEN", value_parser = guard)]
+    guards: Vec<Guard>,
+}
+
+impl GuardArgs {
+    /// Puts the guards on a write, one after the other.
+    pub fn on<B>(&self, write: B, put: impl Fn(B, Guard) -> B) -> B {
+        self.guards.iter().cloned().fold(write, put)
+    }
+}
+
+/// What a hold says about its owner beside which process it is.
+#[derive(Args)]
+pub struct OwnerArgs {
+    /// Who it is for, shown to those who find it taken
+    #[arg(long, value_name = "NAME")]
+    who: Option<String>,
+    /// What it is for, shown to those who find it taken
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+impl OwnerArgs {
+    pub fn owner(&self) -> LockOwner {
+        let version = concat!("holdfast ", env!("CARGO_PKG_VERSION"));
+        let mut owner = LockOwner::new(process::name()).client_version(version);
+        if let Some(who) = &self.who {
+            owner = owner.who(who);
+        }
+        if let Some(reason) = &self.reason {
+            owner = owner.reason(reason);
+        }
+        owner
+    }
 }
 
 /// Which keys a command is about; all unless said.
@@ -127,6 +176,14 @@ mod tests {
         assert_eq!(bytes("2GiB"), Ok(2 << 30));
         for text in ["", "KiB", "1kb", "-1", "99999999999TiB"] {
             assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_guard_is_split_at_its_last_equals_sign() {
+        assert_eq!(guard("a=b=7"), Ok(Guard::new("a=b", 7)));
+        for text in ["", "a", "7", "a=", "a=b", "a=-1"] {
+            assert!(guard(text).is_err(), "{text}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use holdfast_client::{Change, Entry, Event, Metadata, Timestamp};
+use holdfast_client::{Change, Entry, Event, Metadata, Removal, Timestamp};
 use serde::Serialize;
 
 /// A value: text where it can be, Base64 where it cannot.
@@ -43,6 +43,8 @@ pub struct EntryShape<'a> {
     updated_at_ms: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_id: Option<String>,
 }
 
 impl<'a> EntryShape<'a> {
@@ -61,6 +63,7 @@ impl<'a> EntryShape<'a> {
             created_at_ms: metadata.created_at.as_millis(),
             updated_at_ms: metadata.updated_at.as_millis(),
             expires_at_ms: metadata.expires_at.map(Timestamp::as_millis),
+            lease_id: metadata.lease_id.map(|id| id.to_string()),
         }
     }
 }
@@ -94,6 +97,9 @@ pub struct EventShape<'a> {
     key: &'a str,
     revision: u64,
     time_ms: i64,
+    /// Why the key was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<EntryShape<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +129,7 @@ impl<'a> EventShape<'a> {
             key: &event.key,
             revision: event.revision.get(),
             time_ms: event.time.as_millis(),
+            reason: event.removal.and_then(reason),
             entry,
             previous: event.previous.as_ref().map(EntryShape::new),
             event,
@@ -143,7 +150,7 @@ impl fmt::Display for EventShape<'_> {
                 }
             }
             Change::TtlChanged { metadata, .. } => {
-                let ends = ends(metadata.expires_at, *time);
+                let ends = ends(metadata, *time);
                 write!(f, "{revision}\tTTL\t{key}\t{ends}")
             }
             Change::Deleted => removal(f, self, "DELETE"),
@@ -155,20 +162,40 @@ impl fmt::Display for EventShape<'_> {
 }
 
 fn removal(f: &mut fmt::Formatter<'_>, shape: &EventShape<'_>, name: &str) -> fmt::Result {
-    let Event { key, revision, .. } = shape.event;
+    let Event { key, revision, previous, removal, .. } = shape.event;
     write!(f, "{revision}\t{name}\t{}", printable(key.as_bytes()))?;
-    match &shape.event.previous {
-        Some(previous) => write!(f, "\t{}", printable(&previous.value)),
-        None => Ok(()),
+    if let Some(previous) = previous {
+        write!(f, "\t{}", printable(&previous.value))?;
+    }
+    match removal {
+        Some(Removal::Lease) => f.write_str("\twith its lease"),
+        Some(Removal::Revoked) => f.write_str("\tits lease was revoked"),
+        _ => Ok(()),
     }
 }
 
+fn reason(removal: Removal) -> Option<&'static str> {
+    Some(match removal {
+        Removal::Deleted => "deleted",
+        Removal::Ttl => "ttl",
+        Removal::Lease => "lease",
+        Removal::Revoked => "revoked",
+        _ => return None,
+    })
+}
+
 /// When an entry ends, seen from a time.
-fn ends(expires_at: Option<Timestamp>, now: Timestamp) -> String {
-    match expires_at {
-        None => "never ends".to_owned(),
-        Some(at) => format!("ends in {}", in_words(at.saturating_duration_since(now))),
+fn ends(metadata: &Metadata, now: Timestamp) -> String {
+    match (metadata.expires_at, metadata.lease_id) {
+        (_, Some(lease)) => format!("ends with the lease {lease}"),
+        (Some(at), None) => format!("ends in {}", in_words(at.saturating_duration_since(now))),
+        (None, None) => "never ends".to_owned(),
     }
+}
+
+/// Milliseconds, as JSON has durations.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A duration, such as `1h 30m`.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     Session, Verdict,
     failure::Failure,
-    parse,
+    parse::{self, GuardArgs},
     shape::{EntryShape, printable},
 };
 
@@ -24,6 +24,8 @@ pub struct SetArgs {
     expiry: ExpiryArgs,
     #[command(flatten)]
     condition: ConditionArgs,
+    #[command(flatten)]
+    guards: GuardArgs,
     /// What to say the value is, such as application/json; nothing is said unless it is given
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
@@ -39,7 +41,10 @@ struct ExpiryArgs {
     /// Let the key end after this time
     #[arg(long, value_parser = parse::duration)]
     ttl: Option<Duration>,
-    /// Leave the TTL of the key as it is
+    /// Let the key end with this lease
+    #[arg(long, value_name = "ID")]
+    lease: Option<u64>,
+    /// Leave the TTL or lease of the key as it is
     #[arg(long)]
     keep_ttl: bool,
     /// Let the key stay, whatever the default of the namespace
@@ -77,9 +82,12 @@ pub async fn set(session: &mut Session, args: SetArgs) -> Result<Verdict, Failur
 
 async fn send_set(session: &Session, args: SetArgs) -> Result<Written, Failure> {
     let value = parse::value_or_stdin(args.value)?;
-    let mut call = session.namespace.set(args.key, &value);
+    let call = session.namespace.set(args.key, &value);
+    let mut call = args.guards.on(call, |call, guard| call.guard(guard));
     if let Some(ttl) = args.expiry.ttl {
         call = call.ttl(ttl);
+    } else if let Some(lease) = args.expiry.lease {
+        call = call.lease(lease);
     } else if args.expiry.keep_ttl {
         call = call.keep_ttl();
     } else if args.expiry.never {
@@ -158,25 +166,32 @@ pub struct DelArgs {
     /// Only if the key, which must be the only one, was last changed at this revision
     #[arg(long, value_name = "REVISION", conflicts_with = "prefix")]
     if_revision: Option<u64>,
+    #[command(flatten)]
+    guards: GuardArgs,
 }
 
 /// Prints how many keys were deleted. No, if one was missing.
 pub async fn del(session: &mut Session, args: DelArgs) -> Result<Verdict, Failure> {
-    match (args.prefix, args.if_revision) {
-        (Some(prefix), _) => del_prefix(session, prefix).await,
-        (None, None) => del_keys(session, &args.keys).await,
+    let guards = &args.guards;
+    match (&args.prefix, args.if_revision) {
+        (Some(prefix), _) => del_prefix(session, prefix, guards).await,
+        (None, None) => del_keys(session, &args.keys, guards).await,
         (None, Some(revision)) => match args.keys.as_slice() {
-            [key] => del_if(session, key, revision).await,
+            [key] => del_if(session, key, revision, guards).await,
             _ => Err(Failure::usage("--if-revision goes with one key only")),
         },
     }
 }
 
-async fn del_prefix(session: &mut Session, prefix: String) -> Result<Verdict, Failure> {
+async fn del_prefix(
+    session: &mut Session,
+    prefix: &str,
+    guards: &GuardArgs,
+) -> Result<Verdict, Failure> {
     let mut deleted = 0;
     let last = loop {
-        let call = session.namespace.delete_range(Selector::prefix(prefix.as_str()));
-        let outcome = call.await?;
+        let call = session.namespace.delete_range(Selector::prefix(prefix));
+        let outcome = guards.on(call, |call, guard| call.guard(guard)).await?;
         deleted += outcome.deleted;
         if !outcome.more {
             break outcome.header.revision;
@@ -186,8 +201,13 @@ async fn del_prefix(session: &mut Session, prefix: String) -> Result<Verdict, Fa
     Ok(Verdict::Yes)
 }
 
-async fn del_keys(session: &mut Session, keys: &[String]) -> Result<Verdict, Failure> {
+async fn del_keys(
+    session: &mut Session,
+    keys: &[String],
+    guards: &GuardArgs,
+) -> Result<Verdict, Failure> {
     let call = session.namespace.delete_many(keys);
+    let call = guards.on(call, |call, guard| call.guard(guard));
     let answer = call.with_header().await?;
     let deleted = answer.value.iter().filter(|deleted| **deleted).count();
     let missing: Vec<&String> = keys
@@ -202,8 +222,14 @@ async fn del_keys(session: &mut Session, keys: &[String]) -> Result<Verdict, Fai
     Ok(Verdict::of(missing.is_empty()))
 }
 
-async fn del_if(session: &mut Session, key: &String, revision: u64) -> Result<Verdict, Failure> {
-    match session.namespace.delete(key).if_revision(revision).await {
+async fn del_if(
+    session: &mut Session,
+    key: &String,
+    revision: u64,
+    guards: &GuardArgs,
+) -> Result<Verdict, Failure> {
+    let call = session.namespace.delete(key).if_revision(revision);
+    match guards.on(call, |call, guard| call.guard(guard)).await {
         Ok(outcome) => {
             let shape = DelShape::new(u64::from(outcome.deleted), &[], outcome.header.revision);
             session.out.print(&shape)?;

@@ -23,6 +23,17 @@ fn wrong_usage_is_told_apart() {
         &["list", "*", "--prefix", "p"],
         &["list", "--limit", "0"],
         &["mset", "no-equals-sign"],
+        &["set", "k", "v", "--guard", "report"],
+        &["set", "k", "v", "--ttl", "1s", "--lease", "7"],
+        &["lock"],
+        &["lock", "a", "b"],
+        &["lock", "a", "--ttl", "soon"],
+        &["lock", "--wait", "a"],
+        &["unlock", "a"],
+        &["lease", "grant", "soon"],
+        &["lease", "grant", "1s", "--id", "0"],
+        &["elect", "a"],
+        &["elect", "a", "b", "--listen"],
         &["watch", "--after", "yesterday"],
         &["watch", "--after", "3", "--initial"],
         &["--addr", "ftp://somewhere", "get", "k"],
@@ -37,7 +48,9 @@ fn wrong_usage_is_told_apart() {
 
 #[test]
 fn help_and_version_are_no_errors() {
-    for args in [&["--help"][..], &["help", "set"], &["txn", "--help"], &["--version"]] {
+    for args in
+        [&["--help"][..], &["help", "set"], &["txn", "--help"], &["lock", "--help"], &["--version"]]
+    {
         let output = holdfast(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert!(!output.stdout.is_empty(), "{args:?}");
@@ -52,6 +65,15 @@ fn where_nobody_answers_it_says_where_and_what_to_do() {
     let told = stderr(&output);
     assert!(told.starts_with(&format!("holdfast: unavailable: {address}: ")), "{told}");
     assert!(told.contains("`holdfastd` starts one"), "{told}");
+}
+
+#[test]
+fn a_command_is_not_run_where_the_lock_cannot_be_asked_for() {
+    let address = nobody();
+    let output = holdfast(&["--addr", &address, "lock", "a", "--", "echo", "not run"]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(125), &b""[..]));
+    let told = stderr(&output);
+    assert!(told.starts_with(&format!("holdfast: unavailable: {address}: ")), "{told}");
 }
 
 #[test]

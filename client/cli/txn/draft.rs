@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use holdfast_client::{
-    Compare, CompareProperty, Expiry, IntoOperation as _, Op, Operation, Raw, Revision, Selector,
+    Compare, CompareProperty, Expiry, IntoOperation as _, LeaseId, Op, Operation, Raw, Revision,
+    Selector, Token,
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -31,13 +32,16 @@ impl Draft {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CompareDraft {
-    key: String,
+    key: Option<String>,
+    lock: Option<String>,
     exists: Option<bool>,
     version: Option<Test<u64>>,
     mod_revision: Option<Test<u64>>,
     create_revision: Option<Test<u64>>,
     value: Option<Test<String>>,
     value_base64: Option<Test<Base64>>,
+    lease: Option<Test<u64>>,
+    token: Option<Test<u64>>,
 }
 
 /// A bare value stands for equality.
@@ -61,32 +65,46 @@ enum SignedTest<T> {
 }
 
 impl CompareDraft {
-    pub fn key(&self) -> &str {
-        &self.key
+    /// The key or the lock that it is about.
+    pub fn name(&self) -> &str {
+        self.key.as_deref().or(self.lock.as_deref()).unwrap_or_default()
     }
 
     pub fn to_compare(&self) -> Result<Compare, Failure> {
-        let key = || Compare::key(&self.key);
+        let compares = match (&self.key, &self.lock) {
+            (Some(key), None) => self.of_key(key),
+            (None, Some(lock)) => self.of_lock(lock),
+            _ => return Err(Failure::usage("a compare must name one of key and lock")),
+        };
+        let mut named = compares.into_iter().flatten();
+        match (named.next(), named.next()) {
+            (Some(compare), None) => Ok(compare),
+            _ => Err(Failure::usage(format!(
+                "the compare of {:?} must name one of exists, version, mod_revision, create_revision, value, \
+                 value_base64 and lease of a key, or the token of a lock",
+                self.name()
+            ))),
+        }
+    }
+
+    fn of_key(&self, key: &str) -> Vec<Option<Compare>> {
+        let key = || Compare::key(key);
         let exists =
             self.exists.map(|exists| if exists { key().exists() } else { key().missing() });
         let revision = Revision::new;
-        let compares = [
+        vec![
             exists,
             tested(&self.version, key().version(), |version| version),
             tested(&self.mod_revision, key().mod_revision(), revision),
             tested(&self.create_revision, key().create_revision(), revision),
             tested(&self.value, key().value(), String::into_bytes),
             tested(&self.value_base64, key().value(), |value| value.0),
-        ];
-        let mut named = compares.into_iter().flatten();
-        match (named.next(), named.next()) {
-            (Some(compare), None) => Ok(compare),
-            _ => Err(Failure::usage(format!(
-                "a compare of the key {:?} must name one of exists, version, mod_revision, create_revision, \
-                 value and value_base64",
-                self.key
-            ))),
-        }
+            tested(&self.lease, key().lease(), LeaseId::new),
+        ]
+    }
+
+    fn of_lock(&self, lock: &str) -> Vec<Option<Compare>> {
+        vec![tested(&self.token, Compare::lock(lock).token(), Token::new)]
     }
 }
 
@@ -131,6 +149,7 @@ pub struct SetDraft {
     value_base64: Option<Base64>,
     #[serde(default, deserialize_with = "expiry_or_keep")]
     ttl: Option<Expiry>,
+    lease: Option<u64>,
     #[serde(default)]
     content_type: String,
 }
@@ -225,9 +244,17 @@ impl SetDraft {
             }
         };
         let mut op = Op::set(&self.key, value).content_type(&self.content_type);
-        if let Some(expiry) = self.ttl {
-            op = op.expiry(expiry);
-        }
+        op = match (self.ttl, self.lease) {
+            (None, None) => op,
+            (Some(expiry), None) => op.expiry(expiry),
+            (None, Some(lease)) => op.lease(lease),
+            (Some(_), Some(_)) => {
+                return Err(Failure::usage(format!(
+                    "the set of the key {:?} has one of ttl and lease at the most",
+                    self.key
+                )));
+            }
+        };
         Ok(op.into_operation(codec)?)
     }
 }
@@ -342,6 +369,7 @@ mod tests {
             (r#""create_revision": {">": 3}"#, Compare::key("k").create_revision().greater_than(3)),
             (r#""value": {"!=": "x"}"#, Compare::key("k").value().not_equal_to("x")),
             (r#""value_base64": "eA==""#, Compare::key("k").value().equal_to("x")),
+            (r#""lease": 7"#, Compare::key("k").lease().equal_to(7)),
         ];
         for (text, expected) in cases {
             let found = compare(&format!(r#"{{"key": "k", {text}}}"#));
@@ -351,7 +379,17 @@ mod tests {
 
     #[test]
     fn a_compare_is_about_one_property() {
-        assert!(compare(r#"{"key": "k"}"#).is_err());
+        for text in [
+            r#"{"exists": true}"#,
+            r#"{"key": "k"}"#,
+            r#"{"key": "k", "token": 7}"#,
+            r#"{"lock": "l", "version": 7}"#,
+            r#"{"key": "k", "lock": "l", "token": 7}"#,
+        ] {
+            assert!(compare(text).is_err(), "{text}");
+        }
+        let token = compare(r#"{"lock": "l", "token": 7}"#).expect("a compare");
+        assert_eq!(token, Compare::lock("l").token().equal_to(7));
         assert!(compare(r#"{"key": "k", "exists": true, "version": 1}"#).is_err());
     }
 
@@ -373,7 +411,11 @@ mod tests {
 
     #[test]
     fn a_set_has_one_value() {
-        for text in [r#""key": "k""#, r#""key": "k", "value": "x", "value_base64": "eA==""#] {
+        for text in [
+            r#""key": "k""#,
+            r#""key": "k", "value": "x", "value_base64": "eA==""#,
+            r#""key": "k", "value": "x", "ttl": "1s", "lease": 7"#,
+        ] {
             let draft = draft(&format!(r#"{{"then": [{{"set": {{{text}}}}}]}}"#));
             assert!(draft.then[0].to_operation().is_err(), "{text}");
         }

@@ -6,7 +6,11 @@ mod outcome;
 use clap::Args;
 use holdfast_client::Transaction;
 
-use crate::{Session, Verdict, failure::Failure, parse};
+use crate::{
+    Session, Verdict,
+    failure::Failure,
+    parse::{self, GuardArgs},
+};
 use draft::Draft;
 use outcome::OutcomeShape;
 
@@ -31,11 +35,12 @@ If every compare holds, the operations of `then` are run, else those of `otherwi
 in one revision. The status is 0 if `then` was run and 1 if not. Each of the three may be left out.
 
 A compare is about one property of a key: `exists` (true or false), `version`, `mod_revision`,
-`create_revision`, `value` or `value_base64`. That is a value it must be equal to, or {"=": …}, {"!=": …},
-{"<": …}, {">": …}. Of a key that is missing, only != holds.
+`create_revision`, `value`, `value_base64` or `lease` (0: none); or about the `token` of a lock:
+{"lock": "report", "token": 7}. That is a value it must be equal to, or {"=": …}, {"!=": …}, {"<": …},
+{">": …}. Of a key that is missing, or a lock that nobody holds, only != holds.
 
   get     {"key"}
-  set     {"key", "value" or "value_base64", "ttl", "content_type"}; ttl may be "never" or "keep"
+  set     {"key", "value" or "value_base64", "ttl" or "lease", "content_type"}; ttl may be "never" or "keep"
   del     {"key"}, or {"prefix"} for at most 10,000 keys
   expire  {"key", "ttl"}; "never" lets the key stay
   incr    {"key", "delta", "initial", "ttl"}; ttl if this creates the key
@@ -45,6 +50,8 @@ A compare is about one property of a key: `exists` (true or false), `version`, `
 pub struct TxnArgs {
     /// A file with the transaction; `-` takes it from the standard input
     file: String,
+    #[command(flatten)]
+    guards: GuardArgs,
 }
 
 /// No, if a compare does not hold.
@@ -54,7 +61,8 @@ pub async fn txn(session: &mut Session, args: TxnArgs) -> Result<Verdict, Failur
         let name = if args.file == "-" { "standard input" } else { &args.file };
         Failure::usage(format!("{name}: {error}"))
     })?;
-    let outcome = prepared(session, &draft)?.await?;
+    let transaction = prepared(session, &draft)?;
+    let outcome = args.guards.on(transaction, |call, guard| call.guard(guard)).await?;
     session.out.print(&OutcomeShape::new(&draft, &outcome)?)?;
     Ok(Verdict::of(outcome.succeeded))
 }

@@ -114,7 +114,7 @@ impl fmt::Display for OutcomeShape<'_> {
         let done = if self.succeeded { "succeeded" } else { "not done" };
         write!(f, "{done}, revision {}", self.revision)?;
         for index in self.failed_compares {
-            let key = self.compares.get(*index).map_or("", CompareDraft::key);
+            let key = self.compares.get(*index).map_or("", CompareDraft::name);
             write!(f, "\ncompare\t{}\tdoes not hold", printable(key.as_bytes()))?;
         }
         for (operation, result) in self.operations.iter().zip(&self.results) {
