@@ -13,8 +13,9 @@ use source::{
 
 /// The modules of the server's crate from the top to the bottom, each with those it may name. Every module
 /// of `server/src` must stand here.
-const LAYERS: [(&str, &[&str]); 6] = [
+const LAYERS: [(&str, &[&str]); 7] = [
     ("serve", &["rpc", "store", "backend", "config", "clock"]),
+    ("offline", &["rpc", "store", "backend", "config", "clock"]),
     ("rpc", &["store", "backend", "config", "clock"]),
     ("store", &["backend", "config", "clock"]),
     ("backend", &["config", "clock"]),

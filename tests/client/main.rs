@@ -5,10 +5,17 @@ mod program;
 mod proxy;
 
 mod cli_keys;
+mod cli_leases;
+mod cli_locks;
 mod cli_namespaces;
 mod cli_ranges;
+mod cli_transfer;
 mod cli_txn;
 mod cli_watch;
+mod leases;
+mod locks;
+mod retries;
 mod tour;
+mod transfers;
 mod typed;
 mod typed_watch;

@@ -1,11 +1,21 @@
-//! A proxy between client and server whose connections can be cut.
+//! A proxy between client and server whose connections can be cut, and that can lose answers.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy, copy_bidirectional},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     task::JoinSet,
 };
 
@@ -13,32 +23,78 @@ use tokio::{
 pub struct Proxy {
     pub address: SocketAddr,
     connections: Arc<Mutex<JoinSet<()>>>,
+    blocked: Arc<AtomicBool>,
     accepting: tokio::task::AbortHandle,
+}
+
+/// The answers that a proxy does not pass on.
+#[derive(Clone)]
+pub struct LostAnswers {
+    every: usize,
+    seen: Arc<AtomicUsize>,
+}
+
+impl LostAnswers {
+    /// One in so many, counted over all connections.
+    pub fn one_in(every: usize) -> Self {
+        Self { every, seen: Arc::default() }
+    }
+
+    /// How many were lost so far.
+    pub fn count(&self) -> usize {
+        self.seen.load(Ordering::Relaxed) / self.every
+    }
+
+    /// Whether the next answer is lost.
+    fn loses_next(&self) -> bool {
+        let number = self.seen.fetch_add(1, Ordering::Relaxed) + 1;
+        number.is_multiple_of(self.every)
+    }
 }
 
 impl Proxy {
     /// Starts a proxy to a server.
     pub async fn to(server: SocketAddr) -> Self {
+        Self::start(server, None).await
+    }
+
+    /// Starts a proxy to a server that loses answers: it cuts the connection when the server has sent one.
+    pub async fn losing(server: SocketAddr, answers: LostAnswers) -> Self {
+        Self::start(server, Some(answers)).await
+    }
+
+    async fn start(server: SocketAddr, lost: Option<LostAnswers>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let address = listener.local_addr().expect("it has an address");
         let connections = Arc::new(Mutex::new(JoinSet::new()));
-        let accepted = Arc::clone(&connections);
+        let blocked = Arc::new(AtomicBool::new(false));
+        let (accepted, refusing) = (Arc::clone(&connections), Arc::clone(&blocked));
         let accepting = tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
+            while let Ok((client, _)) = listener.accept().await {
+                if refusing.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let lost = lost.clone();
                 accepted.lock().spawn(async move {
-                    if let Ok(mut server) = TcpStream::connect(server).await {
+                    if let Ok(server) = TcpStream::connect(server).await {
                         // Either side may end the connection, and so may a cut.
-                        let _ = copy_bidirectional(&mut client, &mut server).await;
+                        let _ = pass(client, server, lost).await;
                     }
                 });
             }
         });
-        Self { address, connections, accepting: accepting.abort_handle() }
+        Self { address, connections, blocked, accepting: accepting.abort_handle() }
     }
 
     /// Cuts the connections there are, with whatever is on its way. New ones are accepted.
     pub fn cut(&self) {
         self.connections.lock().abort_all();
+    }
+
+    /// Cuts the connections there are, and those that are made from now on.
+    pub fn block(&self) {
+        self.blocked.store(true, Ordering::SeqCst);
+        self.cut();
     }
 }
 
@@ -46,5 +102,47 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
         self.cut();
+    }
+}
+
+async fn pass(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    lost: Option<LostAnswers>,
+) -> io::Result<()> {
+    // Else each small frame waits for the one before to be acknowledged.
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let Some(lost) = lost else {
+        return copy_bidirectional(&mut client, &mut server).await.map(drop);
+    };
+    let (mut requests, to_client) = client.into_split();
+    let (answers, mut to_server) = server.into_split();
+    // Whichever ends first ends both.
+    tokio::select! {
+        copied = copy(&mut requests, &mut to_server) => copied.map(drop),
+        passed = pass_answers(answers, to_client, lost) => passed,
+    }
+}
+
+/// Passes on what the server says, frame by frame of HTTP/2, until an answer is to be lost.
+async fn pass_answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    lost: LostAnswers,
+) -> io::Result<()> {
+    const DATA: u8 = 0;
+    loop {
+        let mut frame = vec![0; 9];
+        from.read_exact(&mut frame).await?;
+        let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]) as usize;
+        // The answers of these tests are small: each is one frame of data.
+        let is_answer = frame[3] == DATA && length > 0;
+        frame.resize(9 + length, 0);
+        from.read_exact(&mut frame[9..]).await?;
+        if is_answer && lost.loses_next() {
+            return Ok(());
+        }
+        to.write_all(&frame).await?;
     }
 }

@@ -28,12 +28,23 @@ pub struct Store {
 }
 
 /// All tested backends.
-pub const BACKENDS: &[Backend] =
-    &[Backend { name: "memory", start: || Some(Store::new("memory:")) }];
+pub const BACKENDS: &[Backend] = &[
+    Backend { name: "memory", start: || Some(Store::new("memory:")) },
+    Backend { name: "files", start: || Some(Store::in_directory("files")) },
+    Backend { name: "sqlite", start: || Some(Store::in_directory("sqlite")) },
+];
 
 impl Store {
     fn new(url: &str) -> Self {
         Store { url: url.to_owned(), guard: Box::new(()) }
+    }
+
+    /// One in a directory of its own, on the disk that holds the build.
+    fn in_directory(scheme: &str) -> Self {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+            .unwrap_or_else(|error| panic!("no directory can be made: {error}"));
+        let url = format!("{scheme}:{}", directory.path().join("data").display());
+        Store { url, guard: Box::new(directory) }
     }
 }
 
@@ -64,6 +75,11 @@ impl TestServer {
     pub fn connect(&self) -> Channel {
         let _runtime = RUNTIME.enter();
         self.endpoint.connect_lazy()
+    }
+
+    /// Where the server is.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
     }
 
     fn on_store(store: Store, clock: Arc<dyn Clock>) -> Self {

@@ -149,7 +149,7 @@ fn selector(kind: selector::Kind) -> Selector {
 }
 
 pub fn lineage_is(lineage: &str) -> Option<WriteOptions> {
-    Some(WriteOptions { expected_lineage: Some(lineage.to_owned()) })
+    Some(WriteOptions { expected_lineage: Some(lineage.to_owned()), ..Default::default() })
 }
 
 /// A transaction without compares.

@@ -40,6 +40,15 @@ impl Failure {
         if reason == ErrorReason::BackendUnavailable {
             assert!(self.has_retry, "no RetryInfo: {self:?}");
         }
+        if matches!(reason, ErrorReason::LeaseNotFound | ErrorReason::LeaseIdUsed) {
+            self.number("lease_id");
+        }
+        if reason == ErrorReason::LockLost {
+            self.number("token");
+            for name in ["lock", "cause"] {
+                assert!(self.metadata.contains_key(name), "no `{name}` in {self:?}");
+            }
+        }
         let conflict = reason == ErrorReason::ConditionNotMet;
         assert_eq!(self.condition.is_some(), conflict, "{self:?}");
         self
@@ -130,12 +139,20 @@ fn code_of(reason: ErrorReason) -> Code {
         | R::InvalidOperation
         | R::InvalidPageToken
         | R::InvalidSettings
-        | R::InvalidField => Code::InvalidArgument,
+        | R::InvalidField
+        | R::InvalidLock
+        | R::InvalidRequestId
+        | R::RequestReused => Code::InvalidArgument,
         R::ConditionNotMet => Code::Aborted,
-        R::LineageChanged | R::NotANumber => Code::FailedPrecondition,
+        R::LineageChanged
+        | R::NotANumber
+        | R::LockLost
+        | R::LeaseNotFound
+        | R::NamespaceNotEmpty => Code::FailedPrecondition,
+        R::LeaseIdUsed => Code::AlreadyExists,
         R::Compacted | R::FutureRevision => Code::OutOfRange,
         R::TooLarge | R::QuotaExceeded | R::Overloaded => Code::ResourceExhausted,
-        R::BackendUnavailable => Code::Unavailable,
+        R::BackendUnavailable | R::ReadOnly => Code::Unavailable,
         R::OutcomeUnknown => Code::Unknown,
         R::Corrupt => Code::DataLoss,
     }

@@ -4,9 +4,13 @@
 pub mod backends;
 pub mod build;
 pub mod call;
+pub mod coordination;
 pub mod failure;
+pub mod keeper;
+pub mod lock_watcher;
 pub mod namespace;
 pub mod pipe;
+pub mod transfer;
 pub mod watcher;
 
 use std::sync::LazyLock;

@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use holdfast_proto::v1::{kv_service_client::KvServiceClient, *};
-use tonic::transport::Channel;
+use holdfast_proto::v1::{
+    kv_service_client::KvServiceClient, pipeline_answer::Result as Outcome,
+    pipeline_call::Operation as Op, *,
+};
+use tonic::transport::{Channel, Endpoint};
 
 use super::{
     backends::TestServer, build, call::Call, failure::Failure, pipe::Pipe, watcher::Watcher,
@@ -14,6 +17,8 @@ use super::{
 pub struct Namespace {
     pub name: String,
     pub channel: Channel,
+    /// For further connections.
+    pub endpoint: Endpoint,
 }
 
 impl Namespace {
@@ -22,12 +27,21 @@ impl Namespace {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let label: String = label.chars().take(100).collect();
-        Namespace { name: format!("{label}-{number}"), channel: server.connect() }
+        Namespace {
+            name: format!("{label}-{number}"),
+            channel: server.connect(),
+            endpoint: server.endpoint(),
+        }
     }
 
     /// The same connection, another namespace.
     pub fn sibling(&self, suffix: &str) -> Self {
-        Namespace { name: format!("{}.{suffix}", self.name), channel: self.channel.clone() }
+        Namespace { name: format!("{}.{suffix}", self.name), ..self.clone() }
+    }
+
+    /// The same namespace over another connection, which belongs to the runtime that this is called in.
+    pub fn reconnected(&self) -> Self {
+        Namespace { channel: self.endpoint.connect_lazy(), ..self.clone() }
     }
 
     /// Sends a request on this namespace.
@@ -36,6 +50,23 @@ impl Namespace {
             namespace.clone_from(&self.name);
         }
         Ok(request.send(self.channel.clone()).await?)
+    }
+
+    /// Sends an operation of a pipeline as a call of its own.
+    pub async fn send(&self, operation: Op) -> Result<Outcome, Failure> {
+        macro_rules! by_kind {
+            ($($kind:ident)*) => {
+                match operation {
+                    $(Op::$kind(request) => self.call(request).await.map(Outcome::$kind),)*
+                }
+            };
+        }
+        by_kind! {
+            Get Set Delete Exists GetTtl SetTtl Increment List Count History DeleteRange
+            BatchGet BatchSet BatchDelete Transact
+            Acquire Renew Release UpdateValue GetLock ListLocks BreakLock
+            Grant KeepAlive Revoke GetLease ListLeases
+        }
     }
 
     /// Sends a request that is to succeed.

@@ -6,7 +6,10 @@ use holdfast_proto::v1::{
 use prost::bytes::Bytes;
 use tonic::{Code, codegen::http::uri::PathAndQuery};
 
-use crate::common::{build::*, call::Call, failure::Failure, namespace::Namespace};
+use crate::common::{
+    build::*, call::Call, coordination::*, failure::Failure, lock_watcher::LockWatcher,
+    namespace::Namespace,
+};
 
 crate::cases! {
     bad_namespace_names_are_refused_by_every_call,
@@ -30,6 +33,7 @@ fn is_bad_namespace<A: std::fmt::Debug>(result: Result<A, Failure>) {
 
 async fn bad_namespace_names_are_refused_by_every_call(ns: Namespace) {
     let long = "x".repeat(129);
+    let lock = Lock { name: "l".into(), token: 1, ..Default::default() };
     for name in BAD_NAMES.into_iter().chain([long.as_str()]) {
         let bad = Namespace { name: name.to_owned(), ..ns.clone() };
         is_bad_namespace(bad.call(get("k")).await);
@@ -49,6 +53,19 @@ async fn bad_namespace_names_are_refused_by_every_call(ns: Namespace) {
         is_bad_namespace(bad.call(batch_delete(&["k"])).await);
         is_bad_namespace(bad.call(transact([op::get("k")])).await);
         is_bad_namespace(bad.watch(watch(all())).await.map(drop));
+        is_bad_namespace(bad.call(acquire("l")).await);
+        is_bad_namespace(bad.call(renew(&lock)).await);
+        is_bad_namespace(bad.call(release(&lock)).await);
+        is_bad_namespace(bad.call(update_value(&lock, "v")).await);
+        is_bad_namespace(bad.call(get_lock("l")).await);
+        is_bad_namespace(bad.call(list_locks("")).await);
+        is_bad_namespace(bad.call(break_lock(&lock, "")).await);
+        is_bad_namespace(LockWatcher::open(&bad, watch_locks("")).await.map(drop));
+        is_bad_namespace(bad.call(grant(9)).await);
+        is_bad_namespace(bad.keep(1).await);
+        is_bad_namespace(bad.call(revoke(1)).await);
+        is_bad_namespace(bad.call(get_lease(1)).await);
+        is_bad_namespace(bad.call(ListLeasesRequest::default()).await);
         is_bad_namespace(bad.call(GetNamespaceRequest::default()).await);
         is_bad_namespace(bad.call(update(Default::default())).await);
         is_bad_namespace(bad.call(ClearNamespaceRequest::default()).await);

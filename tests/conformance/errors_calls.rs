@@ -5,7 +5,7 @@ use holdfast_proto::v1::{
     pipeline_call::Operation as Op, *,
 };
 
-use crate::common::{build::*, call::Call, failure::Failure, namespace::Namespace};
+use crate::common::{build::*, failure::Failure, namespace::Namespace};
 
 crate::cases! {
     bad_keys_are_refused,
@@ -23,7 +23,7 @@ pub async fn refuses(ns: &Namespace, table: Vec<Bad>) {
     let before = (ns.revision().await, ns.ok(count(all())).await.count);
     let mut pipe = ns.pipe().await;
     for (operation, reason, field) in table {
-        let failure = send(ns, operation.clone()).await;
+        let failure = ns.send(operation.clone()).await;
         let failure = failure.expect_err("refused").expect(reason);
         let at_fault = failure.fields.iter().any(|found| is_in(found, field));
         assert!(at_fault, "{field} expected: {failure:?}");
@@ -40,29 +40,6 @@ pub async fn refuses(ns: &Namespace, table: Vec<Bad>) {
 /// Whether a path is this field, or lies in it.
 fn is_in(path: &str, field: &str) -> bool {
     path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-}
-
-async fn send(ns: &Namespace, operation: Op) -> Result<(), Failure> {
-    async fn run<C: Call>(ns: &Namespace, request: C) -> Result<(), Failure> {
-        ns.call(request).await.map(drop)
-    }
-    match operation {
-        Op::Get(request) => run(ns, request).await,
-        Op::Set(request) => run(ns, request).await,
-        Op::Delete(request) => run(ns, request).await,
-        Op::Exists(request) => run(ns, request).await,
-        Op::GetTtl(request) => run(ns, request).await,
-        Op::SetTtl(request) => run(ns, request).await,
-        Op::Increment(request) => run(ns, request).await,
-        Op::List(request) => run(ns, request).await,
-        Op::Count(request) => run(ns, request).await,
-        Op::History(request) => run(ns, request).await,
-        Op::DeleteRange(request) => run(ns, request).await,
-        Op::BatchGet(request) => run(ns, request).await,
-        Op::BatchSet(request) => run(ns, request).await,
-        Op::BatchDelete(request) => run(ns, request).await,
-        Op::Transact(request) => run(ns, request).await,
-    }
 }
 
 pub fn step(kind: Kind) -> Op {

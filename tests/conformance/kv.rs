@@ -72,6 +72,7 @@ async fn set_then_get_gives_the_whole_entry(ns: Namespace) {
         created_at_ms: answer.time_ms,
         updated_at_ms: answer.time_ms,
         expires_at_ms: None,
+        lease_id: None,
     };
     let read = ns.ok(get("k")).await;
     assert_eq!(read.entry, Some(expected));

@@ -12,18 +12,29 @@ mod compare;
 mod condition;
 mod errors;
 mod errors_calls;
+mod errors_coordination;
 mod errors_parts;
 mod expiry;
 mod expiry_races;
+mod guards;
 mod history_at_revision;
 mod increment;
 mod kv;
+mod leases;
+mod leases_keys;
 mod limits;
 mod list_scan;
+mod locks;
+mod locks_queue;
+mod locks_watch;
 mod namespace;
 mod pages;
 mod pipeline;
+mod register;
+mod requests;
+mod requests_bounds;
 mod transaction;
+mod transfer;
 mod watch;
 mod watch_cursor;
 mod watch_state;
@@ -72,17 +83,28 @@ fn main() -> ExitCode {
         ("condition", condition::cases()),
         ("errors", errors::cases()),
         ("errors", errors_calls::cases()),
+        ("errors", errors_coordination::cases()),
         ("errors", errors_parts::cases()),
         ("expiry", expiry::cases()),
         ("expiry", expiry_races::cases()),
+        ("guards", guards::cases()),
+        ("guards", register::cases()),
         ("history", history_at_revision::cases()),
         ("increment", increment::cases()),
         ("kv", kv::cases()),
+        ("leases", leases::cases()),
+        ("leases", leases_keys::cases()),
         ("list", list_scan::cases()),
         ("list", pages::cases()),
+        ("locks", locks::cases()),
+        ("locks", locks_queue::cases()),
+        ("locks", locks_watch::cases()),
         ("namespace", namespace::cases()),
         ("pipeline", pipeline::cases()),
+        ("requests", requests::cases()),
+        ("requests", requests_bounds::cases()),
         ("transaction", transaction::cases()),
+        ("transfer", transfer::cases()),
         ("watch", watch::cases()),
         ("watch", watch_cursor::cases()),
         ("watch", watch_state::cases()),

@@ -3,10 +3,11 @@
 use holdfast_proto::v1::{pipeline_answer::Result as Outcome, pipeline_call::Operation as Op, *};
 use prost::Message;
 
-use crate::common::{build::*, failure::Failure, namespace::Namespace};
+use crate::common::{build::*, coordination::*, failure::Failure, namespace::Namespace};
 
 crate::cases! {
     every_operation_has_its_answer,
+    every_call_on_locks_and_leases_has_its_answer,
     writes_are_applied_in_the_order_sent,
     a_failing_call_does_not_stop_the_next,
     range_deletes_of_one_message_follow_each_other,
@@ -90,6 +91,33 @@ async fn every_operation_has_its_answer(ns: Namespace) {
     assert!(
         matches!(pipe.run(Op::Get(touching)).await, Outcome::Get(answer) if answer.entry.is_none())
     );
+}
+
+async fn every_call_on_locks_and_leases_has_its_answer(ns: Namespace) {
+    let mut pipe = ns.pipe().await;
+    /// Runs a call; the answer of its kind.
+    macro_rules! run {
+        ($kind:ident($request:expr)) => {
+            match pipe.run(Op::$kind($request)).await {
+                Outcome::$kind(answer) => answer,
+                other => panic!("{other:?}"),
+            }
+        };
+    }
+    let lock = granted(run!(Acquire(acquire("l")))).expect("it is free");
+    assert_eq!(granted(run!(Acquire(acquire("l")))), None);
+    assert_eq!(run!(Renew(renew(&lock))).lock.expect("answered").token, lock.token);
+    assert_eq!(run!(UpdateValue(update_value(&lock, "v"))).lock.expect("answered").value, "v");
+    assert_eq!(run!(GetLock(get_lock("l"))).lock.expect("held").token, lock.token);
+    assert_eq!(run!(ListLocks(list_locks(""))).locks.len(), 1);
+    assert!(run!(Release(release(&lock))).released);
+    assert!(!run!(BreakLock(break_lock(&lock, ""))).broken);
+
+    let lease = run!(Grant(grant(60_000))).lease.expect("answered").lease_id;
+    assert_eq!(kept(run!(KeepAlive(keep_alive(lease)))).expect("it lives").lease_id, lease);
+    assert_eq!(run!(GetLease(get_lease(lease))).lease.expect("it lives").lease_id, lease);
+    assert_eq!(run!(ListLeases(ListLeasesRequest::default())).leases.len(), 1);
+    assert!(run!(Revoke(revoke(lease))).revoked);
 }
 
 async fn writes_are_applied_in_the_order_sent(ns: Namespace) {

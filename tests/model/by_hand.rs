@@ -11,31 +11,31 @@ use crate::common::{build::*, namespace::Namespace};
 /// A case with its name; it may move the clock, which is nobody else's meanwhile.
 pub type Case = (&'static str, fn(Namespace, Arc<ManualClock>) -> BoxFuture<'static, ()>);
 
-/// All cases.
-pub const CASES: [Case; 6] = [
-    ("an_entry_lives_to_the_last_millisecond", |ns, clock| {
-        Box::pin(an_entry_lives_to_the_last_millisecond(ns, clock))
-    }),
-    ("the_expiry_is_committed_when_the_deadline_comes", |ns, clock| {
-        Box::pin(the_expiry_is_committed_when_the_deadline_comes(ns, clock))
-    }),
-    ("a_hundred_years_pass", |ns, clock| Box::pin(a_hundred_years_pass(ns, clock))),
-    ("a_refresh_at_the_last_millisecond_counts", |ns, clock| {
-        Box::pin(a_refresh_at_the_last_millisecond_counts(ns, clock))
-    }),
-    ("events_grow_old_and_are_forgotten", |ns, clock| {
-        Box::pin(events_grow_old_and_are_forgotten(ns, clock))
-    }),
-    ("pages_are_of_the_first_pages_time", |ns, clock| {
-        Box::pin(pages_are_of_the_first_pages_time(ns, clock))
-    }),
-];
+/// Lists cases, by their functions.
+macro_rules! by_hand {
+    ($($name:ident,)*) => {
+        pub const CASES: &[$crate::by_hand::Case] = &[
+            $((stringify!($name), |ns, clock| Box::pin($name(ns, clock))),)*
+        ];
+    };
+}
+pub(crate) use by_hand;
+
+by_hand! {
+    an_entry_lives_to_the_last_millisecond,
+    the_expiry_is_committed_when_the_deadline_comes,
+    a_hundred_years_pass,
+    a_refresh_at_the_last_millisecond_counts,
+    events_grow_old_and_are_forgotten,
+    pages_are_of_the_first_pages_time,
+}
 
 fn leaving(key: &str, ttl_ms: u64) -> SetRequest {
     SetRequest { expiry: ttl(ttl_ms), ..set(key, "1") }
 }
 
-fn pass(clock: &ManualClock, ms: u64) {
+/// Moves the clock on.
+pub fn pass(clock: &ManualClock, ms: u64) {
     clock.advance(Duration::from_millis(ms));
 }
 

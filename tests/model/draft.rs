@@ -15,6 +15,8 @@ pub struct Draft {
     pub revision: u64,
     pub time_ms: i64,
     pub default_ttl_ms: Option<u64>,
+    /// The leases that live.
+    pub leases: BTreeSet<u64>,
     pub entries: Entries,
     /// The keys that got a value.
     pub written: BTreeSet<String>,
@@ -28,25 +30,25 @@ impl Draft {
         value: &Bytes,
         content_type: &str,
         expiry: Option<&Expiry>,
-    ) -> Entry {
-        let expires_at_ms = self.deadline(key, expiry);
+    ) -> Result<Entry, Refusal> {
+        let (expires_at_ms, lease_id) = self.end(key, expiry)?;
         let mut entry = self.changed(key);
         entry.value = Some(value.clone());
         entry.content_type = content_type.to_owned();
-        entry.expires_at_ms = expires_at_ms;
+        (entry.expires_at_ms, entry.lease_id) = (expires_at_ms, lease_id);
         self.written.insert(key.to_owned());
         self.entries.insert(key.to_owned(), entry.clone());
-        Entry { value: None, ..entry }
+        Ok(Entry { value: None, ..entry })
     }
 
-    pub fn set_ttl(&mut self, key: &str, expiry: Option<&Expiry>) -> bool {
+    pub fn set_ttl(&mut self, key: &str, expiry: Option<&Expiry>) -> Result<bool, Refusal> {
         if !self.entries.contains_key(key) {
-            return false;
+            return Ok(false);
         }
-        let expires_at_ms = self.deadline(key, expiry);
-        let entry = Entry { expires_at_ms, ..self.changed(key) };
+        let (expires_at_ms, lease_id) = self.end(key, expiry)?;
+        let entry = Entry { expires_at_ms, lease_id, ..self.changed(key) };
         self.entries.insert(key.to_owned(), entry);
-        true
+        Ok(true)
     }
 
     pub fn increment(
@@ -66,7 +68,7 @@ impl Draft {
             }
         };
         let value = start.and_then(|start| start.checked_add(delta)).ok_or(refusal)?;
-        self.set(key, &Bytes::from(value.to_string()), &content_type, expiry.as_ref());
+        self.set(key, &Bytes::from(value.to_string()), &content_type, expiry.as_ref())?;
         Ok(value)
     }
 
@@ -86,7 +88,7 @@ impl Draft {
             }
             Do::Set(o) => {
                 let previous = self.entries.get(&o.key).cloned();
-                let entry = self.set(&o.key, &o.value, &o.content_type, o.expiry.as_ref());
+                let entry = self.set(&o.key, &o.value, &o.content_type, o.expiry.as_ref())?;
                 Done::Set(operation_result::Set {
                     entry: Some(entry),
                     created: previous.is_none(),
@@ -105,7 +107,7 @@ impl Draft {
                 Done::DeleteRange(operation_result::DeleteRange { deleted, more })
             }
             Do::SetTtl(o) => {
-                let found = self.set_ttl(&o.key, o.expiry.as_ref());
+                let found = self.set_ttl(&o.key, o.expiry.as_ref())?;
                 Done::SetTtl(operation_result::SetTtl { found })
             }
             Do::Increment(o) => {
@@ -142,18 +144,26 @@ impl Draft {
         Entry { mod_revision: revision, updated_at_ms: time_ms, ..entry }
     }
 
-    fn deadline(&self, key: &str, expiry: Option<&Expiry>) -> Option<i64> {
-        let after = |ttl_ms: u64| self.time_ms + ttl_ms as i64;
-        let default = self.default_ttl_ms.map(after);
-        match expiry.and_then(|expiry| expiry.kind) {
+    /// When an entry ends, or with which lease.
+    fn end(
+        &self,
+        key: &str,
+        expiry: Option<&Expiry>,
+    ) -> Result<(Option<i64>, Option<u64>), Refusal> {
+        let after = |ttl_ms: u64| (Some(self.time_ms + ttl_ms as i64), None);
+        let default = self.default_ttl_ms.map_or((None, None), after);
+        Ok(match expiry.and_then(|expiry| expiry.kind) {
             None => default,
-            Some(Ends::TtlMs(ttl_ms)) => Some(after(ttl_ms)),
-            Some(Ends::ExpiresAtMs(at)) => Some(at),
-            Some(Ends::Never(_)) => None,
+            Some(Ends::TtlMs(ttl_ms)) => after(ttl_ms),
+            Some(Ends::ExpiresAtMs(at)) => (Some(at), None),
+            Some(Ends::Never(_)) => (None, None),
             Some(Ends::Keep(_)) => {
-                self.entries.get(key).map_or(default, |entry| entry.expires_at_ms)
+                let entry = self.entries.get(key);
+                entry.map_or(default, |entry| (entry.expires_at_ms, entry.lease_id))
             }
-        }
+            Some(Ends::LeaseId(lease)) if self.leases.contains(&lease) => (None, Some(lease)),
+            Some(Ends::LeaseId(_)) => return Err(Refusal::Reason(ErrorReason::LeaseNotFound)),
+        })
     }
 
     /// One event for each key that is not as it was.
@@ -184,10 +194,6 @@ impl Draft {
         }
         events
     }
-}
-
-pub fn is_due(entry: &Entry, time_ms: i64) -> bool {
-    entry.expires_at_ms.is_some_and(|deadline| deadline <= time_ms)
 }
 
 pub fn select(entries: &Entries, selector: Option<&Selector>) -> Vec<Entry> {

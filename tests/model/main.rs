@@ -7,6 +7,10 @@
 mod common;
 
 mod by_hand;
+mod by_hand_leases;
+mod by_hand_locks;
+mod by_hand_requests;
+mod coordination;
 mod draft;
 mod model;
 mod run;
@@ -36,9 +40,11 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let mut trials = Vec::new();
     for backend in BACKENDS {
-        for case in by_hand::CASES {
+        let files =
+            [by_hand::CASES, by_hand_leases::CASES, by_hand_locks::CASES, by_hand_requests::CASES];
+        for case in files.into_iter().flatten() {
             let name = format!("{}::{}", backend.name, case.0);
-            trials.push(Trial::test(name, move || by_hand(backend, case)));
+            trials.push(Trial::test(name, move || by_hand(backend, *case)));
         }
         let name = format!("{}::random_sequences_agree_with_the_model", backend.name);
         trials.push(Trial::test(name, || random_sequences(backend)));

@@ -9,8 +9,9 @@ use holdfast_proto::v1::{
     compare::Operand, condition::Kind as If, get_ttl_response::Ttl,
     pipeline_answer::Result as Answer, pipeline_call::Operation as Op, *,
 };
+use prost::bytes::Bytes;
 
-use crate::draft::{Draft, is_due, present, select};
+use crate::draft::{Draft, present, select};
 
 /// Entries by key.
 pub type Entries = BTreeMap<String, Entry>;
@@ -37,6 +38,12 @@ pub struct Model {
     pub past: BTreeMap<u64, Entries>,
     /// All changes, those too that are forgotten.
     pub log: Vec<Event>,
+    /// All leases, those too that have ended.
+    pub leases: BTreeMap<u64, Lease>,
+    /// The revisions in which the keys of leases expired.
+    pub ended: BTreeMap<u64, u64>,
+    /// The locks that are held, each with what it was asked for with. None is held so briefly that it expires.
+    pub locks: BTreeMap<String, (Lock, Bytes)>,
 }
 
 impl Model {
@@ -56,7 +63,7 @@ impl Model {
         match call {
             Op::Get(r) if r.touch.is_some() => self
                 .write(time_ms, |draft| {
-                    draft.set_ttl(&r.key, r.touch.as_ref());
+                    draft.set_ttl(&r.key, r.touch.as_ref())?;
                     Ok(draft.entries.get(&r.key).cloned())
                 })
                 .map(|(revision, entry)| Answer::Get(GetResponse { revision, time_ms, entry })),
@@ -64,7 +71,7 @@ impl Model {
             Op::Delete(r) => self.delete(r, time_ms),
             Op::SetTtl(r) => {
                 let (revision, found) =
-                    self.write(time_ms, |draft| Ok(draft.set_ttl(&r.key, r.expiry.as_ref())))?;
+                    self.write(time_ms, |draft| draft.set_ttl(&r.key, r.expiry.as_ref()))?;
                 Ok(Answer::SetTtl(SetTtlResponse { revision, time_ms, found }))
             }
             Op::Increment(r) => {
@@ -81,9 +88,9 @@ impl Model {
             Op::BatchSet(r) => {
                 let (revision, entries) = self.write(time_ms, |draft| {
                     let items = r.items.iter();
-                    Ok(items
+                    items
                         .map(|i| draft.set(&i.key, &i.value, &i.content_type, i.expiry.as_ref()))
-                        .collect())
+                        .collect()
                 })?;
                 Ok(Answer::BatchSet(BatchSetResponse { revision, time_ms, entries }))
             }
@@ -94,6 +101,15 @@ impl Model {
                 Ok(Answer::BatchDelete(BatchDeleteResponse { revision, time_ms, deleted }))
             }
             Op::Transact(r) => self.transact(r, time_ms),
+            Op::Grant(_) | Op::KeepAlive(_) | Op::Revoke(_) | Op::GetLease(_) => {
+                self.call_on_lease(call, time_ms)
+            }
+            Op::Acquire(_)
+            | Op::Renew(_)
+            | Op::Release(_)
+            | Op::UpdateValue(_)
+            | Op::BreakLock(_)
+            | Op::GetLock(_) => self.call_on_lock(call, time_ms),
             _ => self.read(call, time_ms),
         }
     }
@@ -124,11 +140,20 @@ impl Model {
         self.past.retain(|revision, _| *revision >= through);
     }
 
-    /// The removal of a key whose time has come; `None` if it is not there or not due.
+    /// The removal of a key whose time has come; `None` if it is not there or not due, or not removed with the
+    /// other keys of its lease.
     pub fn expire(&mut self, key: &str, revision: u64, time_ms: i64) -> Option<Event> {
-        let due = self.entries.get(key).is_some_and(|entry| is_due(entry, time_ms));
+        let entry = self.entries.get(key).filter(|entry| self.is_due(entry, time_ms))?;
+        let reason = match entry.lease_id {
+            None => RemovalReason::Ttl,
+            Some(_) => RemovalReason::Lease,
+        };
+        let together = match entry.lease_id {
+            None => revision,
+            Some(lease) => *self.ended.entry(lease).or_insert(revision),
+        };
         let follows = [self.revision, self.revision + 1].contains(&revision);
-        if !due || !follows {
+        if together != revision || !follows {
             return None;
         }
         let event = Event {
@@ -138,7 +163,7 @@ impl Model {
             key: key.to_owned(),
             entry: None,
             previous: self.entries.remove(key),
-            reason: RemovalReason::Ttl.into(),
+            reason: reason.into(),
         };
         self.revision = revision;
         self.past.insert(revision, self.entries.clone());
@@ -148,13 +173,25 @@ impl Model {
 
     /// The keys that wait for their removal.
     pub fn due(&self, time_ms: i64) -> usize {
-        self.entries.values().filter(|entry| is_due(entry, time_ms)).count()
+        self.entries.values().filter(|entry| self.is_due(entry, time_ms)).count()
     }
 
     /// What reads see.
     pub fn live(&self, time_ms: i64) -> Entries {
-        let live = self.entries.iter().filter(|(_, entry)| !is_due(entry, time_ms));
+        let live = self.entries.iter().filter(|(_, entry)| !self.is_due(entry, time_ms));
         live.map(|(key, entry)| (key.clone(), entry.clone())).collect()
+    }
+
+    /// When an entry ends, by itself or with its lease.
+    pub fn deadline(&self, entry: &Entry) -> Option<i64> {
+        match entry.lease_id {
+            None => entry.expires_at_ms,
+            Some(lease) => Some(self.leases[&lease].expires_at_ms),
+        }
+    }
+
+    fn is_due(&self, entry: &Entry, time_ms: i64) -> bool {
+        self.deadline(entry).is_some_and(|deadline| deadline <= time_ms)
     }
 
     fn read(&self, call: &Op, time_ms: i64) -> Result<Answer, Refusal> {
@@ -171,7 +208,7 @@ impl Model {
                 Answer::Exists(ExistsResponse { revision, time_ms, exists })
             }
             Op::GetTtl(r) => {
-                let ttl = Some(match live.get(&r.key).map(|entry| entry.expires_at_ms) {
+                let ttl = Some(match live.get(&r.key).map(|entry| self.deadline(entry)) {
                     None => Ttl::Missing(get_ttl_response::Missing {}),
                     Some(None) => Ttl::Never(get_ttl_response::Never {}),
                     Some(Some(end)) => Ttl::RemainingMs((end - time_ms).unsigned_abs()),
@@ -248,16 +285,18 @@ impl Model {
     }
 
     /// A write: all or nothing, one revision if anything changed; the revision and the result.
-    fn write<T>(
+    pub fn write<T>(
         &mut self,
         time_ms: i64,
         work: impl Fn(&mut Draft) -> Result<T, Refusal>,
     ) -> Result<(u64, T), Refusal> {
         let before = self.live(time_ms);
+        let leases = self.live_leases(time_ms);
         let draft_at = |revision| Draft {
             revision,
             time_ms,
             default_ttl_ms: self.settings.default_ttl_ms,
+            leases: leases.clone(),
             entries: before.clone(),
             written: BTreeSet::new(),
         };
@@ -308,7 +347,7 @@ impl Model {
         self.check(&r.key, r.condition.as_ref(), time_ms)?;
         let previous = self.live(time_ms).remove(&r.key);
         let (revision, entry) = self.write(time_ms, |draft| {
-            Ok(draft.set(&r.key, &r.value, &r.content_type, r.expiry.as_ref()))
+            draft.set(&r.key, &r.value, &r.content_type, r.expiry.as_ref())
         })?;
         Ok(Answer::Set(SetResponse {
             revision,
@@ -334,7 +373,8 @@ impl Model {
         let live = self.live(time_ms);
         let mut failed_compares = Vec::new();
         for (index, compare) in (0..).zip(&r.compares) {
-            if !holds(compare, live.get(&compare.key)) {
+            let token = self.locks.get(&compare.key).map(|(lock, _)| lock.token);
+            if !holds(compare, live.get(&compare.key), token) {
                 failed_compares.push(index);
             }
         }
@@ -354,14 +394,20 @@ impl Model {
     }
 }
 
-fn holds(compare: &Compare, entry: Option<&Entry>) -> bool {
+/// Whether a compare holds of the entry, or of the token of the lock, that has its key.
+fn holds(compare: &Compare, entry: Option<&Entry>, token: Option<u64>) -> bool {
     use std::cmp::Ordering::{Equal, Greater, Less};
     let comparison = compare.comparison();
     let order = match (compare.operand.as_ref().expect("a compare has an operand"), entry) {
         (Operand::Exists(wanted), entry) => {
             return (entry.is_some() == *wanted) == (comparison == Comparison::Equal);
         }
+        (Operand::LockToken(wanted), _) => match token {
+            None => return comparison == Comparison::NotEqual,
+            Some(token) => token.cmp(wanted),
+        },
         (_, None) => return comparison == Comparison::NotEqual,
+        (Operand::LeaseId(wanted), Some(entry)) => entry.lease_id.unwrap_or(0).cmp(wanted),
         (Operand::Version(wanted), Some(entry)) => entry.version.cmp(wanted),
         (Operand::CreateRevision(wanted), Some(entry)) => entry.create_revision.cmp(wanted),
         (Operand::ModRevision(wanted), Some(entry)) => entry.mod_revision.cmp(wanted),

@@ -6,9 +6,15 @@ use holdfast_proto::v1::{pipeline_answer::Result as Answer, pipeline_call::Opera
 use holdfast_server::clock::{Clock, ManualClock};
 
 use crate::{
-    common::{build, call::Call, failure::Failure, namespace::Namespace, watcher::Watcher},
+    common::{
+        build,
+        coordination::{granted, guarded, kept, with_options},
+        failure::Failure,
+        namespace::Namespace,
+        watcher::Watcher,
+    },
     model::{Entries, Model, Refusal},
-    steps::Step,
+    steps::{LOCK, Step},
 };
 
 /// Runs a sequence on a fresh namespace; panics where server and model differ.
@@ -46,6 +52,7 @@ impl Run {
                 let call = self.on_mod_revision(call, now);
                 self.call(call).await;
             }
+            Step::WithToken(call, current) => self.with_token(call, current).await,
             Step::ReadAt(call, back) => {
                 let revision = (self.model.revision + 1).saturating_sub(back).max(self.base);
                 self.call(read_at(call, revision)).await;
@@ -96,10 +103,38 @@ impl Run {
         }
     }
 
+    /// A call on a lock with its token, or a write guarded by it; or with one that is not current.
+    async fn with_token(&mut self, call: Op, current: bool) {
+        let held = self.model.locks.get(LOCK).map_or(0, |(lock, _)| lock.token);
+        let token = if current { held } else { held.saturating_sub(1) };
+        let hold = Some(release_request::Hold::Token(token));
+        match call {
+            Op::Renew(r) => self.call(Op::Renew(RenewRequest { token, ..r })).await,
+            Op::Release(r) => self.call(Op::Release(ReleaseRequest { hold, ..r })).await,
+            Op::UpdateValue(r) => {
+                self.call(Op::UpdateValue(UpdateValueRequest { token, ..r })).await;
+            }
+            Op::BreakLock(r) => self.call(Op::BreakLock(BreakLockRequest { token, ..r })).await,
+            write => {
+                self.settle().await;
+                let guard = Lock { name: LOCK.into(), token, ..Lock::default() };
+                let guarded = with_options(write.clone(), guarded([&guard]));
+                if self.model.holds(LOCK, token) {
+                    let answer = send(&self.ns, guarded).await;
+                    self.compare(&write, answer).await;
+                } else {
+                    let failure = send(&self.ns, guarded).await.expect_err("guarded");
+                    failure.expect(ErrorReason::LockLost);
+                }
+            }
+        }
+    }
+
     /// Does the call on the model as well; answer and events must be the same.
     async fn compare(&mut self, call: &Op, answer: Result<Answer, Failure>) {
         if let Some(revision) = revision_of(&answer) {
-            self.follow(revision).await;
+            let own = u64::from(is_change_of_lock(&answer));
+            self.follow(revision - own).await;
         }
         let before = self.model.revision;
         let expected = self.model.call(call, self.clock.now_ms());
@@ -129,6 +164,9 @@ impl Run {
     /// Waits until all events up to a revision are seen, and tells the model of the expiries that came
     /// before anything else.
     async fn follow(&mut self, revision: u64) {
+        if revision <= self.model.revision {
+            return;
+        }
         let events = self.watcher.events_through(revision).await;
         self.seen.extend(events.into_iter().map(as_watched));
         while let Some(event) = self.seen.pop_front() {
@@ -216,6 +254,9 @@ impl Run {
     }
 
     async fn resume(&mut self, back: u64) {
+        if !self.ends_with_an_event().await {
+            return;
+        }
         let after = self.model.revision.saturating_sub(back).max(self.base);
         let request =
             WatchRequest { with_previous: true, ..build::watch_after(build::all(), after) };
@@ -243,6 +284,7 @@ impl Run {
     }
 
     async fn compare_everything(&mut self) {
+        let has_log = self.ends_with_an_event().await;
         let listed = self.ns.list_all(build::list(build::all())).await;
         let expected: Vec<Entry> = self.model.entries.values().cloned().collect();
         assert_eq!((listed.revision, listed.entries), (self.model.revision, expected));
@@ -254,8 +296,22 @@ impl Run {
             self.model.compacted.max(self.base)
         );
         let from = self.model.compacted.max(self.base);
-        let events = self.ns.events_after(from).await;
-        self.compare_log(from, events);
+        if has_log {
+            let events = self.ns.events_after(from).await;
+            self.compare_log(from, events);
+        }
+    }
+
+    /// Makes the newest revision one that watches of keys are told of, where it was the change of a lock: the clock by
+    /// which they would say how far they have come stands still.
+    async fn ends_with_an_event(&mut self) -> bool {
+        let is_told = |model: &Model| {
+            model.revision == model.compacted.max(model.log.last().map_or(0, |it| it.revision))
+        };
+        if !is_told(&self.model) && self.model.revision > self.base {
+            self.call(Op::Set(build::set("told", ""))).await;
+        }
+        is_told(&self.model) || self.model.revision == self.base
     }
 
     fn compare_log(&self, after: u64, events: Vec<Event>) {
@@ -306,57 +362,53 @@ fn read_at(call: Op, revision: u64) -> Op {
     }
 }
 
-/// Sends a call by itself; all pages of a list.
+/// Sends a call by itself; all pages of a list. As the model gives it: without the name of the namespace.
 async fn send(ns: &Namespace, call: Op) -> Result<Answer, Failure> {
-    async fn run<C: Call>(
-        ns: &Namespace,
-        request: C,
-        wrap: fn(C::Answer) -> Answer,
-    ) -> Result<Answer, Failure> {
-        ns.call(request).await.map(wrap)
-    }
     match call {
-        Op::Get(r) => run(ns, r, Answer::Get).await,
-        Op::Set(r) => run(ns, r, Answer::Set).await,
-        Op::Delete(r) => run(ns, r, Answer::Delete).await,
-        Op::Exists(r) => run(ns, r, Answer::Exists).await,
-        Op::GetTtl(r) => run(ns, r, Answer::GetTtl).await,
-        Op::SetTtl(r) => run(ns, r, Answer::SetTtl).await,
-        Op::Increment(r) => run(ns, r, Answer::Increment).await,
         Op::List(r) => {
             ns.call(r.clone()).await?;
             let whole = ns.list_all(r).await;
             Ok(Answer::List(ListResponse { lineage: String::new(), ..whole }))
         }
-        Op::Count(r) => run(ns, r, Answer::Count).await,
-        Op::History(r) => run(ns, r, Answer::History).await,
-        Op::DeleteRange(r) => run(ns, r, Answer::DeleteRange).await,
-        Op::BatchGet(r) => run(ns, r, Answer::BatchGet).await,
-        Op::BatchSet(r) => run(ns, r, Answer::BatchSet).await,
-        Op::BatchDelete(r) => run(ns, r, Answer::BatchDelete).await,
-        Op::Transact(r) => run(ns, r, Answer::Transact).await,
+        Op::KeepAlive(r) => {
+            let answer = ns.call(r).await?;
+            let lease = kept(answer.clone()).map_err(|failure| *failure)?;
+            let (namespace, result) = (String::new(), keep_alive_response::Result::Lease(lease));
+            let result = Some(result);
+            Ok(Answer::KeepAlive(KeepAliveResponse { namespace, result, ..answer }))
+        }
+        other => ns.send(other).await,
+    }
+}
+
+/// Whether the revision of an answer is a change of a lock, of which a watch of keys tells nothing.
+fn is_change_of_lock(answer: &Result<Answer, Failure>) -> bool {
+    match answer {
+        Ok(Answer::Acquire(a)) => granted(a.clone()).is_some_and(|lock| lock.token == a.revision),
+        Ok(Answer::Release(a)) => a.released,
+        Ok(Answer::BreakLock(a)) => a.broken,
+        Ok(Answer::UpdateValue(_)) => true,
+        _ => false,
     }
 }
 
 /// The revision of the state that an answer is about; none for reads of the past.
 fn revision_of(answer: &Result<Answer, Failure>) -> Option<u64> {
+    macro_rules! revisions {
+        ($answer:ident; $($kind:ident)*) => {
+            match $answer {
+                $(Answer::$kind(answer) => answer.revision,)*
+                Answer::Status(_) => return None,
+            }
+        };
+    }
     Some(match answer {
         Err(failure) => failure.condition.as_ref()?.revision,
-        Ok(Answer::Status(_)) => return None,
-        Ok(Answer::Get(a)) => a.revision,
-        Ok(Answer::Set(a)) => a.revision,
-        Ok(Answer::Delete(a)) => a.revision,
-        Ok(Answer::Exists(a)) => a.revision,
-        Ok(Answer::GetTtl(a)) => a.revision,
-        Ok(Answer::SetTtl(a)) => a.revision,
-        Ok(Answer::Increment(a)) => a.revision,
-        Ok(Answer::List(a)) => a.revision,
-        Ok(Answer::Count(a)) => a.revision,
-        Ok(Answer::History(a)) => a.revision,
-        Ok(Answer::DeleteRange(a)) => a.revision,
-        Ok(Answer::BatchGet(a)) => a.revision,
-        Ok(Answer::BatchSet(a)) => a.revision,
-        Ok(Answer::BatchDelete(a)) => a.revision,
-        Ok(Answer::Transact(a)) => a.revision,
+        Ok(answer) => revisions! { answer;
+            Get Set Delete Exists GetTtl SetTtl Increment List Count History DeleteRange
+            BatchGet BatchSet BatchDelete Transact
+            Acquire Renew Release UpdateValue GetLock ListLocks BreakLock
+            Grant KeepAlive Revoke GetLease ListLeases
+        },
     })
 }

@@ -3,7 +3,10 @@
 use holdfast_proto::v1::{compare::Operand, pipeline_call::Operation as Op, *};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
-use crate::common::build::{self, op};
+use crate::common::{
+    build::{self, op},
+    coordination,
+};
 
 /// One thing to do. What depends on what is there (a revision to compare with or to read at) is given
 /// relative to it.
@@ -13,6 +16,8 @@ pub enum Step {
     Call(Op),
     /// A Set or Delete on condition that the key is as it is now (or, if false, as it was before).
     OnModRevision(Op, bool),
+    /// A call on the lock with its token, or a write guarded by it; or, if false, with one that is not current.
+    WithToken(Op, bool),
     /// A read at the revision this far back; beyond the newest if it is zero.
     ReadAt(Op, u64),
     /// Writes in one message of a pipeline.
@@ -33,6 +38,12 @@ pub enum Step {
     Initial,
 }
 
+/// The only lock.
+pub const LOCK: &str = "lock";
+
+/// Longer than any sequence lasts.
+const HOUR_MS: u64 = 3_600_000;
+
 /// A sequence of them.
 pub fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step(), 1..60)
@@ -43,6 +54,10 @@ fn step() -> impl Strategy<Value = Step> {
         12 => write().prop_map(Step::Call),
         8 => read().prop_map(Step::Call),
         3 => (conditional(), any::<bool>()).prop_map(|(op, now)| Step::OnModRevision(op, now)),
+        3 => lease().prop_map(Step::Call),
+        2 => lock().prop_map(Step::Call),
+        2 => (prop_oneof![with_token(), write()], any::<bool>())
+            .prop_map(|(op, current)| Step::WithToken(op, current)),
         3 => (read_at(), 0..12_u64).prop_map(|(op, back)| Step::ReadAt(op, back)),
         2 => vec(write(), 1..8).prop_map(Step::Pipeline),
         4 => (select(vec![1, 10, 50, 100, 1000]), any::<bool>())
@@ -71,7 +86,46 @@ fn expiry() -> impl Strategy<Value = Option<Expiry>> {
         4 => select(vec![1, 20, 60, 500]).prop_map(build::ttl),
         1 => Just(build::keep()),
         1 => Just(build::never()),
+        2 => lease_id().prop_map(coordination::with_lease),
     ]
+}
+
+fn lease_id() -> impl Strategy<Value = u64> {
+    select(vec![1, 2, 3])
+}
+
+fn lease() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (lease_id(), select(vec![20, 60, 500])).prop_map(|(id, ttl_ms)| {
+            Op::Grant(GrantRequest { lease_id: Some(id), ..coordination::grant(ttl_ms) })
+        }),
+        3 => lease_id().prop_map(|id| Op::KeepAlive(coordination::keep_alive(id))),
+        1 => lease_id().prop_map(|id| Op::Revoke(coordination::revoke(id))),
+        2 => lease_id().prop_map(|id| Op::GetLease(coordination::get_lease(id))),
+    ]
+}
+
+fn lock() -> impl Strategy<Value = Op> {
+    let acquire = select(vec![b'a', b'b']).prop_map(|owner| {
+        let id = String::from(char::from(owner));
+        Op::Acquire(AcquireRequest {
+            acquire_id: vec![owner; 16].into(),
+            owner: Some(LockOwner { id, ..Default::default() }),
+            ..coordination::acquire_for(LOCK, HOUR_MS)
+        })
+    });
+    prop_oneof![2 => acquire, 1 => Just(Op::GetLock(coordination::get_lock(LOCK)))]
+}
+
+/// Calls on the lock that want its token.
+fn with_token() -> impl Strategy<Value = Op> {
+    let lock = Lock { name: LOCK.to_owned(), ..Default::default() };
+    select(vec![
+        Op::Renew(coordination::renew(&lock)),
+        Op::Release(coordination::release(&lock)),
+        Op::UpdateValue(coordination::update_value(&lock, "v")),
+        Op::BreakLock(coordination::break_lock(&lock, "why")),
+    ])
 }
 
 /// These, or a moment that has passed.
@@ -198,8 +252,10 @@ fn compare() -> impl Strategy<Value = Compare> {
     let operand = prop_oneof![
         (1..4_u64).prop_map(Operand::Version),
         value().prop_map(|value| Operand::Value(value.into())),
+        (0..4_u64).prop_map(Operand::LeaseId),
     ];
     prop_oneof![
+        every.clone().prop_map(|how| build::compare(LOCK, how, Operand::LockToken(1))),
         (key(), every, operand).prop_map(|(key, how, what)| build::compare(key, how, what)),
         (key(), any::<bool>(), any::<bool>()).prop_map(|(key, equal, exists)| {
             let how = if equal { Comparison::Equal } else { Comparison::NotEqual };

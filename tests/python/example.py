@@ -1,19 +1,26 @@
-"""Holdfast from Python: set and get, compare-and-set, an error, and a watch that sees a key expire.
+"""Holdfast from Python: set and get, compare-and-set, an error, a watch that sees a key expire, a write under
+a lock, a lease, and a request that is sent twice and applied once.
 
 Usage: python example.py HOST:PORT
 """
 
+import os
 import sys
 
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from holdfast.v1 import error_pb2
-from holdfast.v1.kv_pb2 import GetRequest, SetRequest
+from holdfast.v1.kv_pb2 import GetRequest, IncrementRequest, SetRequest
 from holdfast.v1.kv_pb2_grpc import KvServiceStub
+from holdfast.v1.lease_pb2 import GrantRequest, KeepAliveRequest, RevokeRequest
+from holdfast.v1.lease_pb2_grpc import LeaseServiceStub
+from holdfast.v1.lock_pb2 import AcquireRequest, LockOwner, ReleaseRequest
+from holdfast.v1.lock_pb2_grpc import LockServiceStub
 from holdfast.v1.transaction_pb2 import COMPARISON_EQUAL, Compare, Operation, TransactRequest
 from holdfast.v1.transaction_pb2_grpc import TransactionServiceStub
-from holdfast.v1.types_pb2 import EVENT_TYPE_EXPIRE, REMOVAL_REASON_TTL, Condition, Expiry, Selector
+from holdfast.v1.types_pb2 import EVENT_TYPE_EXPIRE, REMOVAL_REASON_TTL
+from holdfast.v1.types_pb2 import Condition, Expiry, Guard, RequestId, Selector, WriteOptions
 from holdfast.v1.watch_pb2 import WatchRequest
 from holdfast.v1.watch_pb2_grpc import WatchServiceStub
 
@@ -117,6 +124,78 @@ def watch_an_expiry(kv, watches):
     stream.cancel()
 
 
+def write_under_a_lock(kv, locks):
+    def acquire():
+        # Another `acquire_id` for each attempt; a call that is repeated brings the same.
+        request = AcquireRequest(
+            namespace=NAMESPACE,
+            name="report",
+            acquire_id=os.urandom(16),
+            owner=LockOwner(who="example"),
+            ttl_ms=30_000,
+        )
+        return locks.Acquire(request, timeout=SECONDS)
+
+    hold = acquire().lock
+    guarded = SetRequest(
+        namespace=NAMESPACE,
+        key="report",
+        value=b"done",
+        options=WriteOptions(guards=[Guard(lock="report", token=hold.token)]),
+    )
+    written = kv.Set(guarded, timeout=SECONDS)
+    print(f"lock report: token {hold.token}, written at revision {written.revision}")
+
+    # A lock that another holds is an answer.
+    taken = acquire()
+    assert taken.WhichOneof("outcome") == "holder" and taken.holder.token == hold.token
+
+    release = ReleaseRequest(namespace=NAMESPACE, name="report", token=hold.token)
+    assert locks.Release(release, timeout=SECONDS).released
+    try:
+        kv.Set(guarded, timeout=SECONDS)
+    except grpc.RpcError as error:
+        info = error_details_pb2.ErrorInfo()
+        for detail in rpc_status.from_call(error).details:
+            detail.Unpack(info)
+        assert (info.reason, info.metadata["cause"]) == ("LOCK_LOST", "released")
+        print(f"written after the release: {info.reason}, {info.metadata['cause']}")
+    else:
+        raise AssertionError("written without the lock")
+
+
+def live_as_long_as_a_lease(kv, leases):
+    lease = leases.Grant(GrantRequest(namespace=NAMESPACE, ttl_ms=30_000), timeout=SECONDS).lease
+    announce = SetRequest(
+        namespace=NAMESPACE, key="worker:7", value=b"10.0.0.7", expiry=Expiry(lease_id=lease.lease_id)
+    )
+    kv.Set(announce, timeout=SECONDS)
+
+    # One stream for all leases of a program, on which each is named again after a third of its TTL.
+    alive = [KeepAliveRequest(namespace=NAMESPACE, lease_id=lease.lease_id)]
+    for answer in leases.KeepAlive(iter(alive), timeout=SECONDS):
+        assert answer.WhichOneof("result") == "lease" and answer.lease.keys == 1
+        print(f"lease: {answer.lease.expires_at_ms - answer.time_ms} ms left, {answer.lease.keys} key")
+
+    revoke = RevokeRequest(namespace=NAMESPACE, lease_id=lease.lease_id)
+    ended = leases.Revoke(revoke, timeout=SECONDS)
+    gone = kv.Get(GetRequest(namespace=NAMESPACE, key="worker:7"), timeout=SECONDS)
+    assert ended.revoked and not gone.HasField("entry")
+    print(f"revoked at revision {ended.revision}, with {ended.keys} key")
+
+
+def apply_once(kv):
+    # As if the first answer had been lost: the same message is sent again.
+    name = RequestId(client_id=os.urandom(8), seq=1, done_below=1)
+    request = IncrementRequest(
+        namespace=NAMESPACE, key="visits", delta=1, options=WriteOptions(request_id=name)
+    )
+    first = kv.Increment(request, timeout=SECONDS)
+    again = kv.Increment(request, timeout=SECONDS)
+    assert (again.value, again.revision) == (first.value, first.revision)
+    print(f"incremented twice, applied once: {again.value} at revision {again.revision}")
+
+
 def main(address):
     with grpc.insecure_channel(address) as channel:
         kv = KvServiceStub(channel)
@@ -124,6 +203,9 @@ def main(address):
         compare_and_set(kv, TransactionServiceStub(channel))
         read_an_error(kv)
         watch_an_expiry(kv, WatchServiceStub(channel))
+        write_under_a_lock(kv, LockServiceStub(channel))
+        live_as_long_as_a_lease(kv, LeaseServiceStub(channel))
+        apply_once(kv)
 
 
 if __name__ == "__main__":

@@ -53,15 +53,35 @@ pub fn holdfastd(arguments: &[&str]) -> Call {
     Call { command, directory }
 }
 
-/// A program that listens on a free port.
+/// A program that listens on a free port, with its state in memory unless the arguments say otherwise.
 pub async fn start(arguments: &[&str]) -> Program {
-    holdfastd(&[&["--listen", "127.0.0.1:0"], arguments].concat()).start().await
+    let call = holdfastd(&[&["--listen", "127.0.0.1:0"], arguments].concat());
+    call.variable("HOLDFASTD_BACKEND", "memory:").start().await
 }
 
 impl Call {
     /// Sets a variable.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Has a shell do this first, which the program then takes the place of.
+    #[allow(dead_code, reason = "not every suite that has this file needs it")]
+    pub fn after(mut self, script: &str) -> Self {
+        let program = self.command.as_std();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]);
+        command.arg(program.get_program()).args(program.get_args());
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        self.command = command;
         self
     }
 
@@ -147,9 +167,14 @@ impl Program {
         HealthClient::new(self.channel().await)
     }
 
+    /// The id of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Sends a signal, such as `TERM`.
     pub async fn signal(&self, name: &str) {
-        let process = self.child.id().expect("it runs");
+        let process = self.process();
         let script = format!("kill -{name} {process}");
         let sent = Command::new("sh").args(["-c", &script]).status().await.unwrap();
         assert!(sent.success(), "{script}");

@@ -3,6 +3,7 @@
 
 mod documentation;
 mod harness;
+mod offline;
 mod refusals;
 mod security;
 mod services;

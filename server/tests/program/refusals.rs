@@ -70,8 +70,8 @@ async fn what_only_the_parts_know_is_reported_at_once_too() {
 #[tokio::test]
 async fn no_part_of_a_backend_that_may_be_a_password_is_shown() {
     for (backend, told) in [
-        ("s3cret", "backend: no scheme; known are memory:"),
-        ("//s3cret@host:1/0", "backend: no scheme; known are memory:"),
+        ("s3cret", "backend: no scheme; known are files:, memory:"),
+        ("//s3cret@host:1/0", "backend: no scheme; known are files:, memory:"),
         ("memory://me:s3cret@host:1/0", "backend: `memory:` takes no path"),
     ] {
         let error = holdfastd(&["--backend", backend]).refused(2).await;

@@ -12,11 +12,16 @@ use super::harness::{holdfastd, start};
 #[tokio::test]
 async fn tls_encrypts_and_refuses_plain_text() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let program = holdfastd(&["--listen=127.0.0.1:0", "--tls-cert=cert.pem", "--tls-key=key.pem"])
-        .file("cert.pem", &made.cert.pem())
-        .file("key.pem", &made.signing_key.serialize_pem())
-        .start()
-        .await;
+    let program = holdfastd(&[
+        "--listen=127.0.0.1:0",
+        "--backend=memory:",
+        "--tls-cert=cert.pem",
+        "--tls-key=key.pem",
+    ])
+    .file("cert.pem", &made.cert.pem())
+    .file("key.pem", &made.signing_key.serialize_pem())
+    .start()
+    .await;
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(made.cert.pem()))
         .domain_name("localhost");
@@ -32,7 +37,7 @@ async fn tls_encrypts_and_refuses_plain_text() {
 
 #[tokio::test]
 async fn only_callers_with_a_token_are_served() {
-    let program = holdfastd(&["--listen=127.0.0.1:0"])
+    let program = holdfastd(&["--listen=127.0.0.1:0", "--backend=memory:"])
         .variable("HOLDFASTD_AUTH_TOKENS", "old-token, new-token")
         .start()
         .await;

@@ -6,11 +6,13 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 use tonic_reflection::pb::{v1, v1alpha};
 
-use super::harness::start;
+use super::harness::{holdfastd, start};
 
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 8] = [
     "holdfast.v1.AdminService",
     "holdfast.v1.KvService",
+    "holdfast.v1.LeaseService",
+    "holdfast.v1.LockService",
     "holdfast.v1.NamespaceService",
     "holdfast.v1.PipelineService",
     "holdfast.v1.TransactionService",
@@ -80,6 +82,21 @@ async fn the_server_says_what_it_is() {
 }
 
 #[tokio::test]
+async fn alone_the_program_keeps_its_state_in_files_and_says_where() {
+    let call = holdfastd(&["--listen", "127.0.0.1:0"]);
+    let directory = call.path("").canonicalize().unwrap();
+    let program = call.start().await;
+    assert!(directory.join("holdfast-data/journal-00000001.jsonl").exists());
+    let address = program.address().to_owned();
+    program.signal("TERM").await;
+    let (status, log) = program.ended().await;
+    assert_eq!(status, Some(0), "{log}");
+    for told in ["survives", &address, "files:holdfast-data", &directory.display().to_string()] {
+        assert!(log.lines().next().unwrap().contains(told), "{told}: {log}");
+    }
+}
+
+#[tokio::test]
 async fn every_line_of_a_json_log_is_an_object() {
     let program = start(&["--log-format", "json"]).await;
     let address = program.address().to_owned();
@@ -89,7 +106,7 @@ async fn every_line_of_a_json_log_is_an_object() {
     let lines: Vec<serde_json::Value> =
         log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let start = lines.iter().find(|line| line["address"] == address.as_str()).expect(&log);
-    assert_eq!((&start["level"], &start["backend"]), (&"INFO".into(), &"memory".into()));
+    assert_eq!((&start["level"], &start["backend"]), (&"INFO".into(), &"memory:".into()));
     assert!(start["message"].as_str().unwrap().contains("survives nothing"), "{start}");
 }
 

@@ -23,7 +23,7 @@ async fn flags_come_before_the_environment_before_the_file_before_defaults() {
         "listen = \"[::1]:1\"",
         "filter = \"info,holdfast_server=debug\"",
         "format = \"json\"",
-        "backend = \"memory:\"",
+        "backend = \"files:holdfast-data\"",
     ] {
         assert!(printed.lines().any(|printed| printed == line), "{line}\n{printed}");
     }
