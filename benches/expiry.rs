@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures::StreamExt as _;
 use holdfast_client::{Event, Expiry, Namespace, Raw, Selector, Timestamp, WatchItem};
 
-use super::server;
+use super::{measure::scaled, server};
 
 const BYSTANDERS: usize = 200_000;
 const BATCH: usize = 1000;
@@ -18,12 +18,13 @@ pub fn run() {
     runtime.block_on(async {
         let client = server::connect(&server::start().await).await;
         let namespace = client.namespace("bench").with_codec(Raw::new());
-        let bystanders: Vec<_> = (0..BYSTANDERS).map(|index| format!("stays:{index}")).collect();
+        let bystanders: Vec<_> =
+            (0..scaled(BYSTANDERS)).map(|index| format!("stays:{index}")).collect();
         set(&namespace, &bystanders, |_| Expiry::Ttl(Duration::from_secs(3600))).await;
         println!("{:<44} {:>8} {:>8} {:>8}", "lateness in ms", "p50", "p99", "max");
-        measure(&namespace, "first", 5_000).await;
-        measure(&namespace, "second", 200_000).await;
-        bare_timers(5_000).await;
+        measure(&namespace, "first", scaled(5_000)).await;
+        measure(&namespace, "second", scaled(200_000)).await;
+        bare_timers(scaled(5_000)).await;
     });
 }
 

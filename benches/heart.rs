@@ -4,8 +4,11 @@
 use std::{
     collections::BTreeMap,
     hint::black_box,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -16,16 +19,16 @@ use holdfast_server::{
     },
     clock::SystemClock,
     store::{
-        Store, StoreOptions, Submission,
+        RequestId, Store, StoreOptions, Submission,
         command::{Command, Condition, Expiry, Set},
     },
 };
 use parking_lot::Mutex;
 
+use super::measure::{median, round, rounds, scaled};
+
 const KEYS: usize = 10_000;
 const VALUE_BYTES: usize = 256;
-const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_millis(1000);
 
 /// Prints operations a second, for single operations and batches of 64, beside a locked ordered map that keeps
 /// no log, no versions and no deadlines.
@@ -40,7 +43,7 @@ pub fn run() {
     println!("{:<22} {:>12} {:>12} {:>8}", "median of rounds", "store/s", "bare map/s", "ratio");
     for (what, batch) in [("set", 64), ("set", 1), ("get", 64), ("get", 1)] {
         let (mut store_rates, mut bare_rates) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds() {
             store_rates.push(runtime.block_on(heart.measure(what, batch)));
             bare_rates.push(bare.measure(what, batch));
         }
@@ -51,37 +54,43 @@ pub fn run() {
 }
 
 /// The store on the memory backend.
-struct Heart {
+pub struct Heart {
     store: Arc<Store>,
     namespace: NamespaceName,
     keys: Vec<Key>,
+    /// How many requests have had an id.
+    requests: AtomicU64,
 }
 
 impl Heart {
-    fn new() -> Self {
+    /// An empty one.
+    pub fn new() -> Self {
         let clock = Arc::new(SystemClock::default());
         let backend = Arc::new(Embedded::new(clock.clone(), Capacity::default()));
         Self {
             store: Store::new(backend, clock, StoreOptions::default()),
             namespace: NamespaceName::new("bench"),
             keys: (0..KEYS).map(|index| Key::new(name(index).as_bytes())).collect(),
+            requests: AtomicU64::new(0),
         }
     }
 
     /// Writes until the log is as full as it gets, so that what is measured includes forgetting.
-    async fn fill(&self) {
-        for round in 0..KEYS * 200 / 64 {
-            self.set(round * 64, 64).await;
+    pub async fn fill(&self) {
+        for round in 0..scaled(KEYS * 200 / 64) {
+            self.set(round * 64, 64, false).await;
         }
     }
 
-    async fn measure(&self, what: &str, batch: usize) -> f64 {
+    /// Operations a second: `set`, `set with an id`, or `get`.
+    pub async fn measure(&self, what: &str, batch: usize) -> f64 {
         let start = Instant::now();
         let mut done = 0;
-        while start.elapsed() < ROUND {
+        while start.elapsed() < round() {
             for _ in 0..256 / batch {
                 match what {
-                    "set" => self.set(done, batch).await,
+                    "set" => self.set(done, batch, false).await,
+                    "set with an id" => self.set(done, batch, true).await,
                     _ => self.get(done, batch).await,
                 }
                 done += batch;
@@ -90,18 +99,29 @@ impl Heart {
         done as f64 / start.elapsed().as_secs_f64()
     }
 
-    async fn set(&self, from: usize, batch: usize) {
+    async fn set(&self, from: usize, batch: usize, with_ids: bool) {
         let value = [b'x'; VALUE_BYTES];
+        let before = match with_ids {
+            true => self.requests.fetch_add(batch as u64, Ordering::Relaxed),
+            false => 0,
+        };
+        let id = |index: usize| RequestId {
+            client: 1,
+            seq: before + 1 + (index - from) as u64,
+            done_below: before + 1,
+            fingerprint: index as u64,
+        };
         let submissions = (from..from + batch)
             .map(|index| {
-                Submission::command_only(Command::Set(Set {
+                let set = Submission::command_only(Command::Set(Set {
                     key: self.keys[scatter(index)].clone(),
                     value: Bytes::copy_from_slice(&value),
                     content_type: Bytes::from_static(b"application/octet-stream"),
                     expiry: Expiry::Ttl(3_600_000),
                     condition: Condition::None,
                     return_previous: false,
-                }))
+                }));
+                Submission { request: with_ids.then(|| id(index)), ..set }
             })
             .collect();
         for outcome in self.store.submit(&self.namespace, submissions).await {
@@ -132,7 +152,7 @@ impl Bare {
         }
         let start = Instant::now();
         let mut done = 0;
-        while start.elapsed() < ROUND {
+        while start.elapsed() < round() {
             for _ in 0..256 / batch {
                 let mut map = self.map.lock();
                 for index in done..done + batch {
@@ -157,9 +177,4 @@ fn name(index: usize) -> String {
 /// Walks through all keys in no order that a map could make use of.
 fn scatter(index: usize) -> usize {
     index.wrapping_mul(7919) % KEYS
-}
-
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
 }

@@ -1,12 +1,16 @@
 //! The benchmark program: `cargo bench` runs all of it, `cargo bench -- heart` a part.
 //!
 //! Machines are noisy: every figure stands beside a bare baseline measured in the same run, with their ratio.
+//! `HOLDFAST_BENCH_SCALE=0.01` cuts what takes long to a hundredth, to see that everything works.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
 mod echo;
+mod measure;
 mod server;
 
+mod coordination;
+mod durable;
 mod expiry;
 mod heart;
 mod scan;
@@ -17,11 +21,23 @@ mod unary;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Each part with its name.
-const PARTS: [(&str, fn()); 4] =
-    [("heart", heart::run), ("unary", unary::run), ("expiry", expiry::run), ("scan", scan::run)];
+const PARTS: [(&str, fn()); 6] = [
+    ("heart", heart::run),
+    ("unary", unary::run),
+    ("expiry", expiry::run),
+    ("scan", scan::run),
+    ("coordination", coordination::run),
+    ("durable", durable::run),
+];
 
 fn main() {
-    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, url] = &args[..]
+        && flag == server::SERVE
+    {
+        return server::serve(url);
+    }
+    let asked: Vec<String> = args.into_iter().filter(|arg| !arg.starts_with('-')).collect();
     let known = |name: &String| PARTS.iter().any(|(part, _)| part == name);
     if let Some(unknown) = asked.iter().find(|name| !known(name)) {
         let parts = PARTS.map(|(part, _)| part).join(", ");

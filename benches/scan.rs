@@ -12,7 +12,7 @@ use std::{
 use futures::StreamExt as _;
 use holdfast_client::{Namespace, Raw, Selector};
 
-use super::server;
+use super::{measure::scaled, server};
 
 const KEYS: usize = 1_000_000;
 const SETS: usize = 5_000;
@@ -25,7 +25,7 @@ pub fn run() {
         let client = server::connect(&server).await;
         let namespace = client.namespace("bench").with_codec(Raw::new());
         let other = server::connect(&server).await.namespace("bench").with_codec(Raw::new());
-        for batch in 0..KEYS / 1000 {
+        for batch in 0..scaled(KEYS / 1000) {
             let keys = (0..1000).map(|index| (format!("key:{batch:06}:{index:03}"), [b'x'; 16]));
             namespace.set_many(keys).await.expect("a batch can be set");
         }
@@ -42,8 +42,8 @@ pub fn run() {
 }
 
 async fn measure(what: &str, namespace: &Namespace<Raw>) {
-    let mut latencies = Vec::with_capacity(SETS);
-    for index in 0..SETS {
+    let mut latencies = Vec::with_capacity(scaled(SETS));
+    for index in 0..scaled(SETS) {
         let start = Instant::now();
         namespace.set(format!("key:{index:06}:000"), &[b'y'; 16]).await.expect("a set succeeds");
         latencies.push(start.elapsed().as_micros());

@@ -1,13 +1,20 @@
-//! A server in this program, and clients of it.
+//! Servers, in this program or in another process, and clients of them.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, Command, Stdio},
+};
 
 use holdfast_client::Client;
 use holdfast_server::{config::Config, serve::Server};
+use tonic::transport::{Channel, Endpoint};
+
+/// The argument by which this program is a server and nothing else; the URL of the backend follows.
+pub const SERVE: &str = "--serve";
 
 /// Starts a server on a free port, which runs as long as the runtime; answers its address.
 pub async fn start() -> String {
-    let config =
-        Config { listen: "127.0.0.1:0".into(), backend: "memory:".into(), ..Config::default() };
-    let server = Server::bind(config).await.expect("a free port can be bound");
+    let server = bind("memory:").await;
     let address = server.local_addr().to_string();
     tokio::spawn(server.run(std::future::pending()));
     address
@@ -16,4 +23,58 @@ pub async fn start() -> String {
 /// A client with a connection of its own.
 pub async fn connect(address: &str) -> Client {
     Client::connect(address).await.expect("the server serves")
+}
+
+/// A bare connection, for calls as other languages make them.
+pub async fn channel(address: &str) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a good address");
+    endpoint.tcp_nodelay(true).connect().await.expect("the server serves")
+}
+
+/// A server in a process of its own, killed when dropped.
+pub struct Apart {
+    process: Child,
+    /// Where it listens.
+    pub address: String,
+}
+
+impl Apart {
+    /// Starts this program as a server, and waits until it has loaded its state.
+    pub fn start(url: &str) -> Self {
+        let program = std::env::current_exe().expect("this program has a file");
+        let mut process = Command::new(program)
+            .args([SERVE, url])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program can be started");
+        let output = process.stdout.take().expect("it was asked for");
+        let mut address = String::new();
+        BufReader::new(output).read_line(&mut address).expect("its output can be read");
+        assert!(!address.is_empty(), "a server on {url} starts");
+        Self { process, address: address.trim().into() }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // If it has ended already, that is just as well.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Is a server until it is killed. The first line printed is its address.
+pub fn serve(url: &str) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be built");
+    runtime.block_on(async {
+        let server = bind(url).await;
+        println!("{}", server.local_addr());
+        std::io::stdout().flush().expect("somebody listens");
+        server.run(std::future::pending()).await.expect("it serves until it is killed");
+    });
+}
+
+async fn bind(url: &str) -> Server {
+    let config = Config { listen: "127.0.0.1:0".into(), backend: url.into(), ..Config::default() };
+    Server::bind(config).await.expect("a free port can be bound, and the backend opened")
 }
