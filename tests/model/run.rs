@@ -137,7 +137,11 @@ impl Run {
             self.follow(revision - own).await;
         }
         let before = self.model.revision;
-        let expected = self.model.call(call, self.clock.now_ms());
+        // An answer is that of the state at its time, which may stand still for as long as a commit is being kept.
+        let clock_ms = self.clock.now_ms();
+        let now_ms = answer.as_ref().map_or(clock_ms, time_of);
+        assert!(now_ms <= clock_ms, "from the future: {answer:?}");
+        let expected = self.model.call(call, now_ms);
         match (&expected, answer) {
             (Ok(expected), Ok(answer)) => assert_eq!(answer, *expected, "{call:?}"),
             (Err(Refusal::Reason(reason)), Err(failure)) => drop(failure.expect(*reason)),
@@ -394,21 +398,31 @@ fn is_change_of_lock(answer: &Result<Answer, Failure>) -> bool {
 
 /// The revision of the state that an answer is about; none for reads of the past.
 fn revision_of(answer: &Result<Answer, Failure>) -> Option<u64> {
-    macro_rules! revisions {
-        ($answer:ident; $($kind:ident)*) => {
-            match $answer {
-                $(Answer::$kind(answer) => answer.revision,)*
-                Answer::Status(_) => return None,
+    match answer {
+        Err(failure) => failure.condition.as_ref().map(|condition| condition.revision),
+        Ok(answer) => Some(state_of(answer).0),
+    }
+}
+
+/// The time of the state that an answer is of.
+fn time_of(answer: &Answer) -> i64 {
+    state_of(answer).1
+}
+
+/// The revision and the time of the state that an answer is of.
+fn state_of(answer: &Answer) -> (u64, i64) {
+    macro_rules! states {
+        ($($kind:ident)*) => {
+            match answer {
+                $(Answer::$kind(answer) => (answer.revision, answer.time_ms),)*
+                Answer::Status(status) => panic!("an error has no state: {status:?}"),
             }
         };
     }
-    Some(match answer {
-        Err(failure) => failure.condition.as_ref()?.revision,
-        Ok(answer) => revisions! { answer;
-            Get Set Delete Exists GetTtl SetTtl Increment List Count History DeleteRange
-            BatchGet BatchSet BatchDelete Transact
-            Acquire Renew Release UpdateValue GetLock ListLocks BreakLock
-            Grant KeepAlive Revoke GetLease ListLeases
-        },
-    })
+    states! {
+        Get Set Delete Exists GetTtl SetTtl Increment List Count History DeleteRange
+        BatchGet BatchSet BatchDelete Transact
+        Acquire Renew Release UpdateValue GetLock ListLocks BreakLock
+        Grant KeepAlive Revoke GetLease ListLeases
+    }
 }

@@ -26,7 +26,7 @@ impl NewDeadline {
             Self::Never => Deadline::Never,
             Self::At(at_ms) => Deadline::At(at_ms),
             Self::After(ttl_ms) => Deadline::At(time_ms.saturating_add_unsigned(ttl_ms)),
-            Self::Of(key) => Deadline::Of(key),
+            Self::Of(key) => Deadline::Of(Box::new(key)),
         }
     }
 
@@ -44,7 +44,7 @@ impl From<Deadline> for NewDeadline {
         match deadline {
             Deadline::Never => Self::Never,
             Deadline::At(at_ms) => Self::At(at_ms),
-            Deadline::Of(key) => Self::Of(key),
+            Deadline::Of(key) => Self::Of(*key),
         }
     }
 }

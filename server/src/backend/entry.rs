@@ -58,8 +58,8 @@ pub enum Deadline {
     /// From this moment on it is not to be seen.
     At(i64),
     /// With the entry under another, internal key. To look that up is the store's: a backend keeps the
-    /// reference and nothing more.
-    Of(Key),
+    /// reference and nothing more. Boxed, for most entries have none, and there are many.
+    Of(Box<Key>),
 }
 
 impl Deadline {

@@ -101,7 +101,7 @@ pub(super) fn entry(
         (Some(at_ms), None) => Deadline::At(at_ms),
         (None, Some(id)) => {
             let field = at.field("lease_id");
-            Deadline::Of(keys::lease(validate::lease(id, Reason::InvalidExpiry, field)?))
+            Deadline::Of(Box::new(keys::lease(validate::lease(id, Reason::InvalidExpiry, field)?)))
         }
         (Some(_), Some(_)) => {
             let problem = "is set beside `expires_at_ms`; an entry ends in one way";

@@ -209,7 +209,7 @@ impl KeptEntry {
                 KeptDeadline::After(ttl_ms) => {
                     Deadline::At(modified.time_ms.saturating_add_unsigned(ttl_ms))
                 }
-                KeptDeadline::Of(key) => Deadline::Of(Key::new(key.as_bytes())),
+                KeptDeadline::Of(key) => Deadline::Of(Box::new(Key::new(key.as_bytes()))),
             },
         };
         match self.is_value_omitted {

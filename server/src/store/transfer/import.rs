@@ -132,7 +132,7 @@ impl Import {
             created_at_ms: lock.acquired_at_ms,
             updated_at_ms: lock.updated_at_ms,
             deadline: match (lock.expires_at_ms, lease) {
-                (_, Some(lease)) => Deadline::Of(keys::lease(lease)),
+                (_, Some(lease)) => Deadline::Of(Box::new(keys::lease(lease))),
                 (Some(at_ms), None) => Deadline::At(at_ms),
                 (None, None) => Deadline::At(lock.updated_at_ms),
             },

@@ -486,8 +486,10 @@ impl<'a> Workspace<'a> {
         }
         self.has_changed = self.groups.len() > self.groups_of_last;
         self.groups_of_last = self.groups.len();
-        self.pass_on_freed();
-        self.finish_group();
+        if !self.freed.is_empty() {
+            self.pass_on_freed();
+            self.finish_group();
+        }
         Ok(())
     }
 

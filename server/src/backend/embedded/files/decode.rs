@@ -403,7 +403,7 @@ fn deadline(line: &KeyLine<'_>) -> Result<Deadline, String> {
     match (line.ends, &line.with, &line.with64) {
         (None, None, None) => Ok(Deadline::Never),
         (Some(at_ms), None, None) => Ok(Deadline::At(at_ms)),
-        (None, with, with64) => Ok(Deadline::Of(key(with, with64)?)),
+        (None, with, with64) => Ok(Deadline::Of(Box::new(key(with, with64)?))),
         _ => Err("it ends in two ways".into()),
     }
 }

@@ -110,7 +110,7 @@ pub fn entry(row: &Row<'_>, first: usize, stamp: GroupStamp) -> rusqlite::Result
     let ends_with: Option<Raw> = row.get(first + 4)?;
     let deadline = match (at_ms, ends_with) {
         (Some(at_ms), _) => Deadline::At(at_ms),
-        (None, Some(key)) => Deadline::Of(Key::new(&key.0)),
+        (None, Some(key)) => Deadline::Of(Box::new(Key::new(&key.0))),
         (None, None) => Deadline::Never,
     };
     Ok(Some(Entry {

@@ -25,7 +25,7 @@ fn entry(value: &str, revision: u64) -> Entry {
         mod_revision: Revision(revision),
         created_at_ms: 5,
         updated_at_ms: 7,
-        deadline: Deadline::Of(Key::new(b"\0lease\0a")),
+        deadline: Deadline::Of(Box::new(Key::new(b"\0lease\0a"))),
     }
 }
 
