@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use futures::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
+
 use crate::{Client, Error, transport::Rpc};
 
 /// A request in the making. What goes wrong on the way is told when it is sent, so that builders chain.
@@ -43,6 +48,35 @@ impl<R: Rpc> Pending<R> {
         let transport = &self.client.transport;
         transport.call(self.request.clone(), self.timeout).await
     }
+}
+
+/// Reads a list page by page. `turn` takes the items out of an answer, puts its token into the request, and says whether
+/// there is more. An error ends the stream.
+pub(crate) fn pages<R: Rpc + Sync, T: Send + 'static>(
+    call: Pending<R>,
+    turn: fn(&mut R, R::Response) -> (Vec<T>, bool),
+) -> BoxStream<'static, Result<T, Error>> {
+    let pages = stream::try_unfold(Some(call), move |call| async move {
+        let Some(mut call) = call else {
+            return Ok(None);
+        };
+        let response = call.send_again().await?;
+        let (page, more) = turn(&mut call.request, response);
+        let page = stream::iter(page.into_iter().map(Ok));
+        Ok::<_, Error>(Some((page, more.then_some(call))))
+    });
+    pages.try_flatten().boxed()
+}
+
+/// What [`pages`] does with the answers to a request that lists.
+macro_rules! turn_page {
+    ($items:ident as $item:ty) => {
+        |request, mut response| {
+            request.page_token = std::mem::take(&mut response.next_page_token);
+            let items = response.$items.into_iter().map(<$item>::from_wire).collect();
+            (items, !request.page_token.is_empty())
+        }
+    };
 }
 
 /// The setting every call has.
@@ -162,6 +196,6 @@ macro_rules! awaitable_with_header {
 }
 
 pub(crate) use {
-    awaitable, awaitable_with_header, call_options, condition_options, expiry_options,
+    awaitable, awaitable_with_header, call_options, condition_options, expiry_options, turn_page,
     write_options,
 };

@@ -1,14 +1,14 @@
 //! Namespaces themselves: what is known of them, their settings, their end.
 
-use std::{mem, time::Duration};
+use std::time::Duration;
 
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, TryStreamExt as _};
 use holdfast_proto::v1;
 use prost_types::FieldMask;
 
 use crate::{
     Answer, Client, Codec, Error, Lineage, Namespace, Revision, Timestamp,
-    call::{Pending, awaitable_with_header, call_options, write_options},
+    call::{Pending, awaitable_with_header, call_options, pages, turn_page, write_options},
     types::millis_rounded_up,
 };
 
@@ -135,17 +135,7 @@ impl Namespaces {
 
     /// The namespaces, in order of their names, read page by page. An error ends the stream.
     pub fn stream(self) -> impl Stream<Item = Result<NamespaceInfo, Error>> + Send + Unpin + use<> {
-        let pages = stream::try_unfold(Some(self.call), |call| async move {
-            let Some(mut call) = call else {
-                return Ok(None);
-            };
-            let mut response = call.send_again().await?;
-            call.request.page_token = mem::take(&mut response.next_page_token);
-            let more = !call.request.page_token.is_empty();
-            let page = response.namespaces.into_iter().map(NamespaceInfo::from_wire);
-            Ok::<_, Error>(Some((stream::iter(page.map(Ok)), more.then_some(call))))
-        });
-        pages.try_flatten().boxed()
+        pages(self.call, turn_page!(namespaces as NamespaceInfo))
     }
 
     /// All of them at once.

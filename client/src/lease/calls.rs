@@ -1,14 +1,12 @@
 //! Single calls on leases.
 
-use std::mem;
-
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, TryStreamExt as _};
 use holdfast_proto::v1::{self, keep_alive_response};
 
 use super::{LeaseContents, LeaseInfo, Revoked};
 use crate::{
     Answer, Error,
-    call::{Pending, awaitable_with_header, call_options, write_options},
+    call::{Pending, awaitable_with_header, call_options, pages, turn_page, write_options},
 };
 
 /// Keeps a lease alive once; made by [`Namespace::keep_alive_once`](crate::Namespace::keep_alive_once). One that has
@@ -118,17 +116,7 @@ impl ListLeases {
 
     /// The leases, read page by page. An error ends the stream.
     pub fn stream(self) -> impl Stream<Item = Result<LeaseInfo, Error>> + Send + Unpin + use<> {
-        let pages = stream::try_unfold(Some(self.call), |call| async move {
-            let Some(mut call) = call else {
-                return Ok(None);
-            };
-            let mut response = call.send_again().await?;
-            call.request.page_token = mem::take(&mut response.next_page_token);
-            let more = !call.request.page_token.is_empty();
-            let page = response.leases.into_iter().map(LeaseInfo::from_wire);
-            Ok::<_, Error>(Some((stream::iter(page.map(Ok)), more.then_some(call))))
-        });
-        pages.try_flatten().boxed()
+        pages(self.call, turn_page!(leases as LeaseInfo))
     }
 
     /// All of them at once.

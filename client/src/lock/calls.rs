@@ -1,14 +1,12 @@
 //! Single calls on locks.
 
-use std::mem;
-
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, TryStreamExt as _};
 use holdfast_proto::v1;
 
 use super::LockInfo;
 use crate::{
     Answer, Error,
-    call::{Pending, awaitable_with_header, call_options, write_options},
+    call::{Pending, awaitable_with_header, call_options, pages, turn_page, write_options},
 };
 
 /// Tells who holds a lock; made by [`Namespace::get_lock`](crate::Namespace::get_lock).
@@ -47,17 +45,7 @@ impl ListLocks {
 
     /// The locks, read page by page. An error ends the stream.
     pub fn stream(self) -> impl Stream<Item = Result<LockInfo, Error>> + Send + Unpin + use<> {
-        let pages = stream::try_unfold(Some(self.call), |call| async move {
-            let Some(mut call) = call else {
-                return Ok(None);
-            };
-            let mut response = call.send_again().await?;
-            call.request.page_token = mem::take(&mut response.next_page_token);
-            let more = !call.request.page_token.is_empty();
-            let page = response.locks.into_iter().map(LockInfo::from_wire);
-            Ok::<_, Error>(Some((stream::iter(page.map(Ok)), more.then_some(call))))
-        });
-        pages.try_flatten().boxed()
+        pages(self.call, turn_page!(locks as LockInfo))
     }
 
     /// All of them at once.
