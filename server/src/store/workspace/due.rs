@@ -70,8 +70,10 @@ impl Workspace<'_> {
         self.removal = removal;
         let settled = self.settle_leases();
         debug_assert!(settled.is_ok(), "what removes attaches nothing");
-        self.finish_group();
-        self.pass_on_freed();
-        self.finish_group();
+        self.finish_group(self.difference());
+        if !self.freed.is_empty() {
+            self.pass_on_freed();
+            self.finish_group(self.difference());
+        }
     }
 }

@@ -475,9 +475,9 @@ impl<'a> Workspace<'a> {
     fn finish(&mut self) -> Result<(), Refusal<Seen>> {
         if !self.current.is_empty() {
             self.settle_leases()?;
-            let (added, removed) = self.difference();
-            self.check_quotas(added, removed)?;
-            self.finish_group();
+            let difference = self.difference();
+            self.check_quotas(difference)?;
+            self.finish_group(difference);
         }
         if let Some(settings) = self.new_settings.take() {
             self.groups.writes.push(settings_write(&settings, self.this_group()));
@@ -488,15 +488,14 @@ impl<'a> Workspace<'a> {
         self.groups_of_last = self.groups.len();
         if !self.freed.is_empty() {
             self.pass_on_freed();
-            self.finish_group();
+            self.finish_group(self.difference());
         }
         Ok(())
     }
 
     /// Makes a group of what was written, comparing before with after.
-    fn finish_group(&mut self) {
+    fn finish_group(&mut self, (added, removed): (Usage, Usage)) {
         let removal = std::mem::replace(&mut self.removal, Removal::Deleted);
-        let (added, removed) = self.difference();
         // A range may have been read before what the usage counts: less may be there than is removed. Such a
         // commit is refused by its reads, and made anew.
         self.usage.keys = (self.usage.keys + added.keys).saturating_sub(removed.keys);

@@ -12,7 +12,10 @@ use crate::{
 
 impl Workspace<'_> {
     /// Refuses what a quota does not allow.
-    pub(super) fn check_quotas(&self, added: Usage, removed: Usage) -> Result<(), Refusal<Seen>> {
+    pub(super) fn check_quotas(
+        &self,
+        (added, removed): (Usage, Usage),
+    ) -> Result<(), Refusal<Seen>> {
         for (quota, limit, now, added, removed) in [
             (
                 "quota_max_keys",
