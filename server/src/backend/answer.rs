@@ -117,3 +117,26 @@ pub struct Trimmed {
     /// Whether there is more to forget.
     pub more: bool,
 }
+
+/// What another process that shares the state has left to be done.
+#[derive(Clone, Debug)]
+pub enum DueElsewhere {
+    /// Something in a namespace.
+    At {
+        /// Its name.
+        namespace: NamespaceName,
+        /// Its earliest deadline, in milliseconds since the Unix epoch.
+        deadline_ms: i64,
+    },
+    /// News may have been missed: any namespace may have something.
+    Anywhere,
+}
+
+/// A lineage that another goes on from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ancestor {
+    /// Its name.
+    pub lineage: Lineage,
+    /// The last of its revisions that was not lost.
+    pub valid_through: Revision,
+}

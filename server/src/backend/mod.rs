@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use answer::{
-    Changes, History, LogShape, LoggedChange, NamespaceInfo, ReadAnswer, ScanAnswer, Tip, Trimmed,
-    Usage,
+    Ancestor, Changes, DueElsewhere, History, LogShape, LoggedChange, NamespaceInfo, ReadAnswer,
+    ScanAnswer, Tip, Trimmed, Usage,
 };
 pub use commit::{
     Commit, CommitOutcome, Committed, Created, Draft, GroupIndex, GroupStamp, Groups, Moved,
@@ -60,6 +60,14 @@ pub enum BackendError {
     /// The store cannot be reached or does not take writes. Surely nothing was applied.
     #[error("the backend is unavailable: {0}")]
     Unavailable(String),
+    /// The revision belongs to writes that the store has lost since.
+    #[error("writes after revision {valid_through} were lost")]
+    Lost {
+        /// The lineage now.
+        lineage: Option<Lineage>,
+        /// The last revision before those that were lost.
+        valid_through: Revision,
+    },
     /// The answer was lost: the commit may or may not have been applied.
     #[error("the outcome is unknown: {0}")]
     OutcomeUnknown(String),
@@ -146,6 +154,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// - `Compacted` where the log no longer reaches back, `Future` past its end.
     /// - After revision 0: from the first change of the namespace, if that is still held.
+    /// - `Lost` after a revision of writes that the store has lost.
     async fn changes(
         &self,
         namespace: &NamespaceName,
@@ -162,14 +171,23 @@ pub trait Backend: Send + Sync + 'static {
         after: Revision,
     ) -> Result<(), BackendError>;
 
-    /// Keys that are due by the store's clock, in order of deadline, at most `limit`, and a moment at or before
-    /// the earliest deadline there is. Where that has passed, there may be more that are due, though none
-    /// was answered: the work of one call is bounded.
+    /// Keys that are due by the store's clock, in order of deadline, at most `limit`, and the moment at which to ask
+    /// again: at or before the earliest deadline there is, but for servers that share the state, of which one is to
+    /// be the first. Where it has passed, there may be more that are due, though none was answered: the work of one
+    /// call is bounded.
     async fn expired(
         &self,
         namespace: &NamespaceName,
         limit: usize,
     ) -> Result<(Vec<Key>, Option<i64>), BackendError>;
+
+    /// Resolves when there is news of what is due that no answer to this process has brought: where others share the
+    /// state. Asked by one caller at a time; what comes while nobody asks is kept for the next.
+    async fn due_elsewhere(&self) -> DueElsewhere;
+
+    /// The lineages that a namespace goes on from after the store has lost writes, newest first, each with the last
+    /// revision that both have.
+    async fn ancestors(&self, namespace: &NamespaceName) -> Result<Vec<Ancestor>, BackendError>;
 
     /// Forgets the oldest changes, and the versions only they could show, while `retain` does not hold
     /// them; at most about `limit` in one call. Answers whether there is more to forget.
@@ -213,19 +231,15 @@ pub trait Backend: Send + Sync + 'static {
         entries: Vec<(Key, Entry)>,
     ) -> Result<(), BackendError>;
 
-    /// Puts what was staged in the place of a namespace, in one step, if nothing was committed there after position
+    /// Puts what was staged in the place of its namespace, in one step, if nothing was committed there after position
     /// `at`. If nothing was staged, the namespace is empty then. What was staged is used up by that.
     ///
     /// - The namespace has a new lineage, whatever it had before.
     /// - Its revision is one more than the larger of its last and [`Staging::revision`], and is the first that can be
     ///   read at or followed from.
     /// - Once begun, it is done whether or not the answer is awaited.
-    async fn replace(
-        &self,
-        namespace: &NamespaceName,
-        staging: &Staging,
-        at: Position,
-    ) -> Result<CommitOutcome, BackendError>;
+    async fn replace(&self, staging: &Staging, at: Position)
+    -> Result<CommitOutcome, BackendError>;
 
     /// Writes what is kept anew, without what has been forgotten, where that makes it smaller. Resolves when it is done.
     async fn rewrite(&self) -> Result<(), BackendError>;

@@ -2,11 +2,13 @@
 
 use uuid::Uuid;
 
-use super::Revision;
+use super::{NamespaceName, Revision};
 
 /// Names what is being staged, by one caller, to take the place of a namespace.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Staging {
+    /// The namespace whose place it is to take.
+    pub namespace: NamespaceName,
     /// No other has it.
     pub id: Uuid,
     /// Where its history has come to: no entry of it has a later revision.

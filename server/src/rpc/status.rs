@@ -180,6 +180,9 @@ impl From<BackendError> for Failure {
                 Self::new(Code::OutOfRange, ErrorReason::FutureRevision, message)
                     .metadata("newest_revision", newest)
             }
+            BackendError::Lost { lineage, valid_through } => {
+                lineage_changed(lineage).metadata("valid_through", valid_through)
+            }
             BackendError::Full { what, limit } => {
                 let message = format!(
                     "the backend is full: its `{what}` is {limit}; remove something, or raise the limit"

@@ -155,6 +155,11 @@ impl StoreError {
 
 impl From<BackendError> for StoreError {
     fn from(error: BackendError) -> Self {
-        Self::Backend(error)
+        match error {
+            BackendError::Lost { lineage, valid_through } => {
+                Self::LineageChanged { lineage, valid_through }
+            }
+            error => Self::Backend(error),
+        }
     }
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Store, Submission, command::Command, error::StoreError, keys, namespace::Namespace};
-use crate::backend::NamespaceName;
+use crate::backend::{DueElsewhere, NamespaceName};
 
 /// How many entries are removed in one revision.
 const BATCH: usize = 1000;
@@ -59,10 +59,7 @@ impl Deadlines {
 
 /// Removes what is due for ever.
 pub(super) async fn run(store: Arc<Store>) {
-    while let Err(error) = store.look_through_namespaces().await {
-        tracing::warn!(?error, "expiry waits for the backend");
-        store.sleep(LONGEST_SLEEP).await;
-    }
+    store.look_anywhere().await;
     loop {
         let now_ms = match store.backend.now_ms().await {
             Ok(now_ms) => now_ms,
@@ -80,6 +77,7 @@ pub(super) async fn run(store: Arc<Store>) {
             tokio::select! {
                 () = store.sleep(wait.min(LONGEST_SLEEP)) => {}
                 () = store.deadlines.earlier.notified() => {}
+                news = store.backend.due_elsewhere() => store.hear(news).await,
             }
         } else {
             let work = due.into_iter().map(|name| store.remove_due(name, now_ms));
@@ -89,7 +87,25 @@ pub(super) async fn run(store: Arc<Store>) {
 }
 
 impl Store {
-    /// Notes of all namespaces that there are when the store begins its work what has to be done in them.
+    /// Notes what others have left to be done.
+    async fn hear(&self, news: DueElsewhere) {
+        match news {
+            DueElsewhere::At { namespace, deadline_ms } => {
+                self.deadlines.note(&self.namespace(&namespace), deadline_ms);
+            }
+            DueElsewhere::Anywhere => self.look_anywhere().await,
+        }
+    }
+
+    /// Looks through all namespaces, as soon as the backend lets it.
+    async fn look_anywhere(&self) {
+        while let Err(error) = self.look_through_namespaces().await {
+            tracing::warn!(?error, "expiry waits for the backend");
+            self.sleep(LONGEST_SLEEP).await;
+        }
+    }
+
+    /// Notes of all namespaces that there are what has to be done in them.
     async fn look_through_namespaces(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {

@@ -33,9 +33,9 @@ use self::{
     writer::Writer,
 };
 use super::{
-    Backend, BackendError, Change, Changes, Commit, CommitOutcome, Entry, History, Key, KeyRange,
-    Lineage, NamespaceInfo, NamespaceName, Position, ReadAnswer, Retain, Revision, ScanAnswer,
-    Staging, StoredEntry, Tip, Trimmed, Usage, Write,
+    Ancestor, Backend, BackendError, Change, Changes, Commit, CommitOutcome, DueElsewhere, Entry,
+    History, Key, KeyRange, Lineage, NamespaceInfo, NamespaceName, Position, ReadAnswer, Retain,
+    Revision, ScanAnswer, Staging, StoredEntry, Tip, Trimmed, Usage, Write,
 };
 use crate::clock::Clock;
 
@@ -323,6 +323,16 @@ impl Backend for Embedded {
         Ok(image.expired(now_ms, limit))
     }
 
+    async fn due_elsewhere(&self) -> DueElsewhere {
+        // One process owns the state.
+        std::future::pending().await
+    }
+
+    async fn ancestors(&self, _: &NamespaceName) -> Result<Vec<Ancestor>, BackendError> {
+        // What is acknowledged is not lost, and a state that was damaged is not opened.
+        Ok(Vec::new())
+    }
+
     async fn trim(
         &self,
         namespace: &NamespaceName,
@@ -382,13 +392,12 @@ impl Backend for Embedded {
 
     async fn replace(
         &self,
-        namespace: &NamespaceName,
         staging: &Staging,
         at: Position,
     ) -> Result<CommitOutcome, BackendError> {
         match &self.writer {
-            None => self.replace_in_memory(namespace, staging, at),
-            Some(writer) => self.replace_durably(writer, namespace, staging, at).await,
+            None => self.replace_in_memory(staging, at),
+            Some(writer) => self.replace_durably(writer, staging, at).await,
         }
     }
 

@@ -8,9 +8,7 @@ use super::{
     journal::{Action, staged_name},
     writer::{Writer, lost},
 };
-use crate::backend::{
-    BackendError, CommitOutcome, Entry, Key, NamespaceName, Position, Revision, Staging,
-};
+use crate::backend::{BackendError, CommitOutcome, Entry, Key, Position, Revision, Staging};
 
 impl Embedded {
     pub(super) async fn add_to_staging(
@@ -38,13 +36,12 @@ impl Embedded {
 
     pub(super) fn replace_in_memory(
         &self,
-        namespace: &NamespaceName,
         staging: &Staging,
         at: Position,
     ) -> Result<CommitOutcome, BackendError> {
         let name = staged_name(staging);
         let staged = self.cells.get(&name);
-        let cell = self.cells.get_or_make(namespace, || self.unborn());
+        let cell = self.cells.get_or_make(&staging.namespace, || self.unborn());
         let mut image = cell.image.write();
         let now_ms = image.time_ms(self.clock_ms());
         let moved = moved_at_all(&image, at, None, now_ms);
@@ -59,7 +56,7 @@ impl Embedded {
         };
         if let Some(outcome) = refused {
             drop(image);
-            self.cells.discard(namespace, cell);
+            self.cells.discard(&staging.namespace, cell);
             return outcome;
         }
         let revision = revision_after(&image, staging);
@@ -77,7 +74,6 @@ impl Embedded {
     pub(super) async fn replace_durably(
         &self,
         writer: &Writer,
-        namespace: &NamespaceName,
         staging: &Staging,
         at: Position,
     ) -> Result<CommitOutcome, BackendError> {
@@ -87,7 +83,7 @@ impl Embedded {
             Some(staged) => Some(staged.turn.clone().lock_owned().await),
             None => None,
         };
-        let cell = self.cells.get_or_make(namespace, || self.unborn());
+        let cell = self.cells.get_or_make(&staging.namespace, || self.unborn());
         let turn = cell.turn.clone().lock_owned().await;
         let record = {
             let mut image = cell.image.write();
@@ -97,7 +93,7 @@ impl Embedded {
                 None => {
                     let revision = revision_after(&image, staging);
                     let action = Action::Replace(staged.is_some().then_some(name), revision);
-                    Ok(stamp(&mut image, namespace, action, now_ms))
+                    Ok(stamp(&mut image, &staging.namespace, action, now_ms))
                 }
             }
         };
@@ -105,7 +101,7 @@ impl Embedded {
             Ok(record) => record,
             Err(moved) => {
                 drop(turn);
-                self.cells.discard(namespace, cell);
+                self.cells.discard(&staging.namespace, cell);
                 return Ok(CommitOutcome::Moved(moved));
             }
         };
@@ -121,7 +117,7 @@ impl Embedded {
             Ok(Err(_)) | Err(_) => Err(lost()),
         };
         if written.is_err() {
-            self.cells.discard(namespace, cell);
+            self.cells.discard(&staging.namespace, cell);
         }
         Ok(CommitOutcome::Committed(written?))
     }

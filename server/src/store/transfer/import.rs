@@ -37,7 +37,6 @@ const MAX_ATTEMPTS: u32 = 64;
 /// A namespace that is being put in. Dropped before it is finished, it leaves everything as it was.
 pub struct Import {
     store: Arc<Store>,
-    namespace: NamespaceName,
     staging: Staging,
     replace: bool,
     /// The leases, with what hangs on them.
@@ -72,8 +71,11 @@ impl Import {
     ) -> Result<Self, StoreError> {
         let mut import = Self {
             store: store.clone(),
-            namespace: start.namespace.clone(),
-            staging: Staging { id: Uuid::new_v4(), revision: start.revision },
+            staging: Staging {
+                namespace: start.namespace.clone(),
+                id: Uuid::new_v4(),
+                revision: start.revision,
+            },
             replace,
             leases: BTreeMap::new(),
             locks: HashMap::new(),
@@ -169,15 +171,15 @@ impl Import {
         for _ in 0..MAX_ATTEMPTS {
             let at = self.check_replaceable().await?.position;
             let backend = store.backend();
-            match backend.replace(&self.namespace, &self.staging, at).await? {
+            match backend.replace(&self.staging, at).await? {
                 CommitOutcome::Committed(committed) => {
                     self.is_staged = false;
-                    let namespace = store.namespace(&self.namespace);
+                    let namespace = store.namespace(&self.staging.namespace);
                     *namespace.kept.lock() = None;
                     store.note_commit(&namespace, &committed);
                     let stamp = committed.stamps.first();
                     let revision = stamp.map_or(committed.before, |stamp| stamp.revision);
-                    let lineage = store.tip(&self.namespace).await?.lineage;
+                    let lineage = store.tip(&self.staging.namespace).await?.lineage;
                     return Ok(Imported { revision, time_ms: committed.time_ms, lineage });
                 }
                 CommitOutcome::Moved(_) => {}
@@ -188,14 +190,14 @@ impl Import {
 
     /// Where the namespace stands, if it may be replaced there.
     async fn check_replaceable(&self) -> Result<Tip, StoreError> {
-        let tip = self.store.tip(&self.namespace).await?;
+        let tip = self.store.tip(&self.staging.namespace).await?;
         let is_free = self.replace
             || tip.lineage.is_none()
-            || self.store.holds_nothing(&self.namespace).await?;
+            || self.store.holds_nothing(&self.staging.namespace).await?;
         if is_free {
             Ok(tip)
         } else {
-            Err(StoreError::NotEmpty { namespace: self.namespace.clone() })
+            Err(StoreError::NotEmpty { namespace: self.staging.namespace.clone() })
         }
     }
 
@@ -268,7 +270,7 @@ impl Import {
 impl Drop for Import {
     fn drop(&mut self) {
         if let (true, Ok(runtime)) = (self.is_staged, Handle::try_current()) {
-            let (store, staging) = (self.store.clone(), self.staging);
+            let (store, staging) = (self.store.clone(), self.staging.clone());
             runtime.spawn(async move { store.backend.discard(&staging).await });
         }
     }

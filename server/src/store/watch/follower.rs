@@ -6,7 +6,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::hub::Batch;
 use crate::{
-    backend::{Lineage, Revision, Tip},
+    backend::{BackendError, Lineage, Revision, Tip},
     store::{Pin, Store, error::StoreError, namespace::Namespace},
 };
 
@@ -87,9 +87,29 @@ impl Follower {
             Err(_) => (store.tip(&self.namespace.name).await?.lineage, self.have),
         };
         if self.is_over(lineage, through) {
-            return Err(StoreError::LineageChanged { lineage, valid_through: Revision(0) });
+            return Err(self.ended(store, lineage).await?);
         }
         Ok(pulled?)
+    }
+
+    /// Why the history that is followed has ended where the log has this lineage.
+    async fn ended(
+        &self,
+        store: &Store,
+        lineage: Option<Lineage>,
+    ) -> Result<StoreError, StoreError> {
+        let followed = |ancestor| Some(ancestor) == self.lineage;
+        let shared = store.shared_through(&self.namespace, followed).await?;
+        Ok(match shared {
+            // It goes on under another lineage, which a watch tells where it begins.
+            Some(through) if self.have <= through => {
+                BackendError::Unavailable("it came back with another lineage; resume".into()).into()
+            }
+            shared => {
+                let valid_through = shared.unwrap_or_default();
+                StoreError::LineageChanged { lineage, valid_through }
+            }
+        })
     }
 
     /// Whether the history that is followed has ended where the log has this lineage and end. One that came and

@@ -222,12 +222,27 @@ impl Store {
         let lineage = tip.lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
         // Who watched before there was a namespace has seen all of its history: nothing.
         let from_nothing = expected == Some("") && after == Revision(0);
-        if expected.is_some_and(|expected| expected != lineage) && !from_nothing {
-            let valid_through = Revision(0);
-            return Err(StoreError::LineageChanged { lineage: tip.lineage, valid_through });
+        if let Some(expected) = expected.filter(|it| *it != lineage && !from_nothing) {
+            let shared = self.shared_through(namespace, |it| it.to_string() == expected).await?;
+            let valid_through = shared.unwrap_or_default();
+            // A store that has lost writes goes on under another lineage; who saw none of them misses nothing.
+            if shared.is_none() || after > valid_through {
+                return Err(StoreError::LineageChanged { lineage: tip.lineage, valid_through });
+            }
         }
         self.backend.changes(&namespace.name, after, 1, 1).await?;
         Ok(())
+    }
+
+    /// The last revision that a lineage shares with the present one, if that goes on from it.
+    async fn shared_through(
+        &self,
+        namespace: &Namespace,
+        is_asked: impl Fn(Lineage) -> bool,
+    ) -> Result<Option<Revision>, StoreError> {
+        let ancestors = self.backend.ancestors(&namespace.name).await?;
+        let asked = ancestors.into_iter().find(|ancestor| is_asked(ancestor.lineage));
+        Ok(asked.map(|ancestor| ancestor.valid_through))
     }
 
     async fn start_initial(

@@ -30,7 +30,7 @@ fn entry(value: &str, revision: u64) -> Entry {
 }
 
 fn staging() -> Staging {
-    Staging { id: Uuid::new_v4(), revision: LATER }
+    Staging { namespace: name("n"), id: Uuid::new_v4(), revision: LATER }
 }
 
 async fn stage(engine: &Engine, staging: &Staging, round: u64) {
@@ -47,9 +47,9 @@ async fn position(engine: &Engine, namespace: &str) -> Position {
     engine.backend.read(&name(namespace), &[], None).await.unwrap().tip.position
 }
 
-async fn replace(engine: &Engine, namespace: &str, staging: &Staging) -> Revision {
-    let at = position(engine, namespace).await;
-    match engine.backend.replace(&name(namespace), staging, at).await.unwrap() {
+async fn replace(engine: &Engine, staging: &Staging) -> Revision {
+    let at = position(engine, staging.namespace.as_str()).await;
+    match engine.backend.replace(staging, at).await.unwrap() {
         CommitOutcome::Committed(committed) => committed.stamps[0].revision,
         CommitOutcome::Moved(moved) => panic!("nobody else is there, but {moved:?}"),
     }
@@ -77,7 +77,7 @@ async fn what_is_put_in_place_comes_back_wherever_snapshots_are_made() {
         for step in 0..4 {
             match step {
                 0 | 1 => stage(&engine, &staging, step).await,
-                2 => assert_eq!(replace(&engine, "n", &staging).await, LATER.next()),
+                2 => assert_eq!(replace(&engine, &staging).await, LATER.next()),
                 _ => drop(engine.commit("n", vec![vec![set("key", "after")]]).await.unwrap()),
             }
             if snapshots & (1 << step) != 0 {
@@ -118,7 +118,7 @@ async fn what_is_not_put_in_place_is_gone() {
             }
             let engine = reopened(engine).await;
             // It is used up, so that what it replaces is empty.
-            replace(&engine, "n", &staging).await;
+            replace(&engine, &staging).await;
             let tip = engine.backend.read(&name("n"), &[], None).await.unwrap().tip;
             assert_eq!((tip.usage.keys, tip.revision), (0, LATER.next()));
             reopened(engine).await;
@@ -134,9 +134,9 @@ async fn a_namespace_that_has_moved_on_is_not_replaced() {
     let staging = staging();
     stage(&engine, &staging, 0).await;
     engine.commit("n", vec![vec![set("key", "other")]]).await.unwrap();
-    let outcome = engine.backend.replace(&name("n"), &staging, at).await.unwrap();
+    let outcome = engine.backend.replace(&staging, at).await.unwrap();
     assert!(matches!(outcome, CommitOutcome::Moved(_)), "{outcome:?}");
-    replace(&engine, "n", &staging).await;
+    replace(&engine, &staging).await;
     let found = engine.backend.read(&name("n"), &[key("key")], None).await.unwrap();
     assert!(found.entries[0].is_none());
     reopened(engine).await;

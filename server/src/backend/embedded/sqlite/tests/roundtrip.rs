@@ -120,8 +120,11 @@ fn by_own_group(mut groups: Vec<Vec<Write>>) -> Vec<Vec<Write>> {
 }
 
 async fn replace(engine: &Engine, random: &mut Random, namespace: &str) {
-    let staging =
-        Staging { id: Uuid::from_u128(random.below(1 << 30).into()), revision: Revision(5) };
+    let staging = Staging {
+        namespace: name(namespace),
+        id: Uuid::from_u128(random.below(1 << 30).into()),
+        revision: Revision(5),
+    };
     let entry = |value: Vec<u8>| Entry {
         value: value.into(),
         content_type: "".into(),
@@ -138,7 +141,7 @@ async fn replace(engine: &Engine, random: &mut Random, namespace: &str) {
     }
     if random.below(3) > 0 {
         let at = engine.backend.read(&name(namespace), &[], None).await.unwrap().tip.position;
-        engine.backend.replace(&name(namespace), &staging, at).await.unwrap();
+        engine.backend.replace(&staging, at).await.unwrap();
     }
 }
 
