@@ -101,6 +101,7 @@ impl Writer {
             queue: queue.clone(),
             writable,
             state: State::Fit,
+            hindrance: None,
             snapshot: None,
             askers: Vec::new(),
             stop: Arc::default(),
@@ -193,6 +194,8 @@ struct Worker {
     queue: Sender<Message>,
     writable: watch::Sender<bool>,
     state: State,
+    /// What keeps it from being mended, as told last: the same is not told at every try.
+    hindrance: Option<String>,
     /// The thread that writes a snapshot.
     snapshot: Option<JoinHandle<()>>,
     /// Who waits for it to end.
@@ -330,15 +333,23 @@ impl Worker {
                 self.spawn_snapshot(writer);
             }
             Err(error) => {
-                tracing::warn!(error, "the journal cannot be mended yet; trying again");
+                self.tell_hindrance(error);
                 self.mend_later();
             }
+        }
+    }
+
+    fn tell_hindrance(&mut self, error: String) {
+        if self.hindrance.as_ref() != Some(&error) {
+            tracing::warn!(error, "the journal cannot be mended yet; it is tried every second");
+            self.hindrance = Some(error);
         }
     }
 
     fn mended(&mut self) {
         tracing::info!("the journal is mended: commits are accepted again");
         self.state = State::Fit;
+        self.hindrance = None;
         self.writable.send_replace(true);
     }
 
@@ -390,16 +401,19 @@ impl Worker {
             // Nobody may be waiting any more.
             let _ = asker.send(result.clone());
         }
-        if let Err(error) = &result {
-            tracing::warn!(error, "the snapshot was not finished; what it was to replace stays");
-        }
-        if let State::Mending(why) = &self.state {
-            match result {
-                Ok(()) => self.mended(),
-                Err(_) => {
-                    self.state = State::Unfit(why.clone());
-                    self.mend_later();
-                }
+        match (&self.state, result) {
+            (State::Mending(_), Ok(())) => self.mended(),
+            (State::Mending(why), Err(error)) => {
+                self.state = State::Unfit(why.clone());
+                self.tell_hindrance(error);
+                self.mend_later();
+            }
+            (_, Ok(())) => {}
+            (_, Err(error)) => {
+                tracing::warn!(
+                    error,
+                    "the snapshot was not finished; what it was to replace stays"
+                );
             }
         }
     }

@@ -18,6 +18,8 @@ use crate::backend::{
 
 /// About how much is written at once.
 const CHUNK_BYTES: usize = 1 << 20;
+/// About how much is made durable at once: the journal's own syncs wait for what the disk is busy with.
+const SYNC_BYTES: usize = 8 << 20;
 
 /// Where copies of snapshots go, and how many are kept.
 #[derive(Clone, Debug)]
@@ -34,6 +36,7 @@ pub struct Snapshot {
     number: u64,
     file: Box<dyn Output>,
     buffer: Vec<u8>,
+    unsynced_bytes: usize,
     lines: u64,
     finished: bool,
 }
@@ -49,7 +52,17 @@ impl Snapshot {
         let file = layer.create(&directory.join(temporary(number)))?;
         let buffer = line::header("snapshot", Header { number, ..Header::default() });
         let directory = directory.to_owned();
-        Ok(Self { layer, directory, backups, number, file, buffer, lines: 1, finished: false })
+        Ok(Self {
+            layer,
+            directory,
+            backups,
+            number,
+            file,
+            buffer,
+            unsynced_bytes: 0,
+            lines: 1,
+            finished: false,
+        })
     }
 
     fn count(&mut self) -> Result<(), String> {
@@ -59,8 +72,14 @@ impl Snapshot {
 
     fn flush(&mut self) -> Result<(), String> {
         self.file.write(&self.buffer).map_err(|error| self.failed("write", &error))?;
+        self.unsynced_bytes += self.buffer.len();
         self.buffer.clear();
-        Ok(())
+        if self.unsynced_bytes >= SYNC_BYTES { self.sync() } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> Result<(), String> {
+        self.unsynced_bytes = 0;
+        self.file.sync().map_err(|error| self.failed("sync", &error))
     }
 
     fn failed(&self, what: &str, error: &io::Error) -> String {
@@ -138,7 +157,7 @@ impl SnapshotWriter for Snapshot {
     fn finish(mut self: Box<Self>) -> Result<(), String> {
         line::snapshot_end(&mut self.buffer, self.lines);
         self.flush()?;
-        self.file.sync().map_err(|error| self.failed("sync", &error))?;
+        self.sync()?;
         let name = Name { kind: Kind::Snapshot, number: self.number }.to_string();
         let (from, to) = (self.directory.join(temporary(self.number)), self.directory.join(name));
         self.layer.rename(&from, &to).map_err(|error| self.failed("rename", &error))?;
