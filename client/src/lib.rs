@@ -61,8 +61,9 @@
 //!
 //! - [`Client`] and [`ClientBuilder`]: servers, TLS, tokens, timeouts.
 //! - [`Namespace`]: every call on keys begins here, as a builder that is awaited directly.
-//! - [`codec`]: values as JSON (the default), bytes, text, or a form of one's own.
+//! - [`codec`]: values as JSON (the default), MessagePack, Postcard, protobuf, text, bytes, or a form of one's own.
 //! - [`Transaction`] compares, then acts; [`Namespace::transact`] runs a closure until nobody has interfered.
+//! - [`Namespace::near_cache`]: the keys of a prefix in memory, kept true by a watch.
 //! - [`Watch`]: changes as they happen, and [`Cursor`]s to come back to.
 //! - [`Namespace::lock`], [`Namespace::grant_lease`], [`Namespace::election`]: who may do what, and for how long.
 //! - [`Error`]: one enum to match on.
@@ -98,6 +99,24 @@
 //! # }
 //! ```
 //!
+//! # How calls travel
+//!
+//! Calls of all tasks share streams to the server, and nobody notices: whatever waits to be sent goes together
+//! as soon as the connection takes more, and nothing waits for company. So a call alone is as fast as can be,
+//! and many at once cost little each. Requests over 16 KiB, waits for a lock, and calls on namespaces as such
+//! go alone, as unary calls. So does everything for a while where the server, or a proxy before it, does not
+//! let streams pass; [`ClientBuilder::pipeline`] has it so always.
+//!
+//! Up to 16 MiB of calls wait at a time for each server, 512 bytes and the request counted for each, and
+//! further ones wait for room, in turn. The timeout counts from the start. A call that is dropped before it is
+//! sent is not sent.
+//!
+//! Of several servers one is used as long as it is good. One that cannot be reached, does not answer in time,
+//! or cannot reach its backend is avoided for a while, the longer the more often it fails.
+//!
+//! A client belongs to the Tokio runtime in which it was made: its connections end with that. When the last
+//! clone of a client is dropped, nothing of it goes on.
+//!
 //! # What is tried again
 //!
 //! Every call is tried again, a bounded number of times with growing, jittered waits and within its timeout,
@@ -111,6 +130,8 @@
 
 mod admin;
 mod batch;
+#[cfg(feature = "near-cache")]
+mod cache;
 mod call;
 mod client;
 pub mod codec;
@@ -148,8 +169,14 @@ struct Coordination;
 
 pub use admin::{Limits, ServerInfo, Stats};
 pub use batch::{BatchDelete, BatchGet, BatchSet};
+#[cfg(feature = "near-cache")]
+pub use cache::{Cached, Freshness, NearCache, NearCacheBuilder, SharedEntry};
 pub use client::{Client, ClientBuilder, Tls};
-pub use codec::{BoxError, Codec, Decode, Encode, Json, Raw, Text};
+#[cfg(feature = "msgpack")]
+pub use codec::MessagePack;
+#[cfg(feature = "postcard")]
+pub use codec::Postcard;
+pub use codec::{BoxError, Codec, Decode, Encode, Json, Prost, Raw, Text};
 pub use election::{Campaign, Election, Leader, LeaderStream, Leadership};
 pub use error::{Branch, Error, Step};
 pub use event::{Change, Event, EventType, Removal};

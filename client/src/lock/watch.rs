@@ -84,7 +84,7 @@ impl WatchLocks {
             None => (Start::Initial, None),
         };
         let resume = Resume::new(start, lineage, self.or_initial);
-        Ok(LockStream { steps: session::start(self.call, resume, interval).await? })
+        Ok(LockStream { steps: session::start(self.call, resume, interval).await?.into_steps() })
     }
 }
 
@@ -248,6 +248,7 @@ impl From<v1::WatchLocksResponse> for Message<v1::Lock, v1::LockEvent> {
         };
         Self {
             revision: message.revision,
+            time_ms: message.time_ms,
             complete_through: message.complete_through,
             new_lineage: message.new_lineage,
             body,

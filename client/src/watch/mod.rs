@@ -22,7 +22,7 @@ use crate::{
     wire::{self, Reader},
 };
 use resume::{Body, Located, Message, Place, Resume, Start, Step};
-use session::{Connection, Feed, Steps};
+use session::{Connection, Feed, Signals, Steps};
 
 /// A watch to be; made by [`Namespace::watch`]. Awaiting it gives the [`WatchStream`], once the watch
 /// stands: every change committed after that is seen.
@@ -125,11 +125,18 @@ impl<C: Codec, T: 'static> Watch<C, T> {
     call_options!();
 
     async fn send(self) -> Result<WatchStream<T>, Error> {
+        let (signals, reader) = self.signals().await?;
+        Ok(WatchStream { steps: signals.into_steps(), read: reading(reader) })
+    }
+
+    /// The watch with what it tells of its connections, and how to read its values.
+    pub(crate) async fn signals(
+        self,
+    ) -> Result<(Signals<v1::Entry, v1::Event>, Reader<C, T>), Error> {
         let interval = self.call.request.progress_interval_ms;
         let lineage = self.cursor.map(|cursor| cursor.lineage);
         let resume = Resume::new(self.start, lineage, self.or_initial);
-        let steps = session::start(self.call, resume, interval).await?;
-        Ok(WatchStream { steps, read: reading(self.reader) })
+        Ok((session::start(self.call, resume, interval).await?, self.reader))
     }
 }
 
@@ -248,6 +255,7 @@ impl From<v1::WatchResponse> for Message<v1::Entry, v1::Event> {
         };
         Self {
             revision: message.revision,
+            time_ms: message.time_ms,
             complete_through: message.complete_through,
             new_lineage: message.new_lineage,
             body,
@@ -267,4 +275,4 @@ impl Located for v1::Event {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -27,6 +27,7 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct Message<I, E> {
     pub(crate) revision: u64,
+    pub(crate) time_ms: i64,
     pub(crate) complete_through: u64,
     pub(crate) new_lineage: String,
     pub(crate) body: Body<I, E>,
@@ -46,6 +47,19 @@ pub(crate) enum Body<I, E> {
     Events(Vec<E>),
     /// Progress, or what a newer server says that this client does not know.
     Nothing,
+}
+
+impl<I, E> Message<I, E> {
+    /// The time of the state that is complete with this message, by the clock of the store. That a watch stands
+    /// says nothing: what it was asked for may lie further back.
+    pub(crate) fn complete_as_of(&self) -> Option<i64> {
+        let is_complete = match &self.body {
+            Body::Created { .. } => false,
+            Body::Initial { end, .. } => *end,
+            Body::Events(_) | Body::Nothing => self.complete_through >= self.revision,
+        };
+        is_complete.then_some(self.time_ms)
+    }
 }
 
 /// An event that can be known again.
@@ -159,7 +173,7 @@ impl Resume {
         let mut ended_initial = false;
         match message.body {
             Body::Created { lineage, revision, reset } => {
-                if self.created(lineage, revision, reset)? {
+                if self.created(lineage, revision, reset) {
                     steps.push(Step::Reset);
                 }
             }
@@ -179,8 +193,9 @@ impl Resume {
                 if self.phase != Phase::Live {
                     return Err(Error::protocol("a watch got events before it was ready for them"));
                 }
-                let fresh = events.into_iter().filter(|event| self.is_new(event));
-                steps.extend(fresh.map(Step::Event).collect::<Vec<_>>());
+                let through = message.complete_through;
+                let fresh = events.into_iter().filter(|event| self.is_new(event, through));
+                steps.extend(fresh.map(Step::Event));
             }
             Body::Nothing => {}
         }
@@ -198,7 +213,7 @@ impl Resume {
     }
 
     /// The watch stands. Whether the consumer has to forget what it knows.
-    fn created(&mut self, lineage: String, revision: u64, reset: bool) -> Result<bool, Error> {
+    fn created(&mut self, lineage: String, revision: u64, reset: bool) -> bool {
         let from_scratch = reset
             || matches!(self.phase, Phase::Snapshot { .. })
             || (self.phase, self.start) == (Phase::Unstarted, Start::Initial);
@@ -208,31 +223,29 @@ impl Resume {
             self.lineage = lineage;
             self.through = 0;
             self.partial = Partial::default();
-            return Ok(forget);
+            return forget;
         }
-        if self.lineage.is_empty() {
-            self.lineage = lineage;
-        } else if self.lineage != lineage {
-            return Err(Error::LineageChanged {
-                lineage: Lineage::new(lineage),
-                valid_through: None,
-            });
-        }
+        // The server was told the lineage: if it goes on under another one, that goes on from ours.
+        self.lineage = lineage;
         if let (Phase::Unstarted, Start::After(revision)) = (self.phase, self.start) {
             self.through = revision;
         }
         self.phase = Phase::Live;
         self.rise_to(revision);
-        Ok(false)
+        false
     }
 
-    /// Whether an event has not been delivered yet, and from now on has been.
-    fn is_new(&mut self, event: &impl Located) -> bool {
+    /// Whether an event has not been delivered yet, and from now on has been. That of a revision which is complete with
+    /// its message need not be known again.
+    fn is_new(&mut self, event: &impl Located, complete_through: u64) -> bool {
         let revision = event.revision();
         if revision <= self.through || revision < self.partial.revision {
             return false;
         }
         if revision > self.partial.revision {
+            if revision <= complete_through {
+                return true;
+            }
             self.partial = Partial { revision, identities: HashSet::new() };
         }
         self.partial.identities.insert(event.identity())
@@ -272,7 +285,8 @@ mod tests {
     }
 
     fn message(revision: u64, complete_through: u64, body: Body<String, Event>) -> Message {
-        Message { revision, complete_through, new_lineage: String::new(), body }
+        let new_lineage = String::new();
+        Message { revision, time_ms: 1_000, complete_through, new_lineage, body }
     }
 
     fn created(lineage: &str, revision: u64, reset: bool) -> Message {
@@ -368,6 +382,16 @@ mod tests {
     }
 
     #[test]
+    fn a_message_tells_the_time_of_what_is_complete_with_it() {
+        assert_eq!(created("l", 5, false).complete_as_of(), None);
+        assert_eq!(initial("a", 5, false).complete_as_of(), None);
+        assert_eq!(initial("a", 5, true).complete_as_of(), Some(1_000));
+        assert_eq!(events(6, &[("a", 6), ("a", 7)]).complete_as_of(), None);
+        assert_eq!(events(7, &[("a", 6), ("a", 7)]).complete_as_of(), Some(1_000));
+        assert_eq!(message(7, 7, Body::Nothing).complete_as_of(), Some(1_000));
+    }
+
+    #[test]
     fn a_broken_initial_state_starts_again_and_says_so() {
         let mut resume = Resume::new(Start::Initial, None, false);
         assert!(asks_for_initial(&resume));
@@ -425,12 +449,13 @@ mod tests {
     }
 
     #[test]
-    fn another_lineage_without_a_reset_is_an_error() {
+    fn a_lineage_that_goes_on_from_ours_is_taken_over() {
         let mut resume = live(5);
-        assert!(matches!(
-            resume.accept(created("other", 5, false)),
-            Err(Error::LineageChanged { lineage, .. }) if lineage.as_str() == "other"
-        ));
+        let next = Cursor { lineage: Lineage::from("next"), ..cursor(5) };
+        assert_eq!(accept(&mut resume, created("next", 5, false)), [Step::Progress(next)]);
+        let (place, lineage) = resume.request();
+        assert_eq!(place, Place::After { revision: 5, or_initial: false });
+        assert_eq!(lineage.as_deref(), Some("next"));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(crate) async fn start<F: Feed>(
     call: Pending<F>,
     resume: Resume,
     progress_interval_ms: Option<u64>,
-) -> Result<Steps<F::Item, F::Event>, Error> {
+) -> Result<Signals<F::Item, F::Event>, Error> {
     if let Some(error) = call.failed {
         return Err(error);
     }
@@ -57,7 +57,38 @@ pub(crate) async fn start<F: Feed>(
     };
     let started = tokio::time::timeout(timeout, session.start()).await;
     let (connection, steps) = started.map_err(|_| Error::DeadlineExceeded)??;
-    Ok(Steps { cursor: session.resume.cursor(), steps: session.run(connection, steps).boxed() })
+    Ok(Signals { cursor: session.resume.cursor(), signals: session.run(connection, steps).boxed() })
+}
+
+/// What a watch has to tell, and what becomes of its connections.
+#[derive(Debug)]
+pub(crate) enum Signal<I, E> {
+    Step(Step<I, E>),
+    /// What the steps so far add up to was the whole state at this time, by the clock of the store in milliseconds.
+    #[cfg_attr(not(feature = "near-cache"), expect(dead_code, reason = "only near caches ask"))]
+    AsOf(i64),
+    /// The connection is gone; the watch looks for another.
+    Lost,
+    /// It has found one.
+    Standing,
+}
+
+/// The signals of a watch, whose first connection stands, and the place it has begun at.
+pub(crate) struct Signals<I, E> {
+    pub(crate) signals: BoxStream<'static, Result<Signal<I, E>, Error>>,
+    cursor: Option<Cursor>,
+}
+
+impl<I: Send + 'static, E: Send + 'static> Signals<I, E> {
+    /// Only what is told, whatever the connections.
+    pub(crate) fn into_steps(self) -> Steps<I, E> {
+        let steps = self.signals.filter_map(async |signal| match signal {
+            Ok(Signal::Step(step)) => Some(Ok(step)),
+            Ok(Signal::AsOf(_) | Signal::Lost | Signal::Standing) => None,
+            Err(error) => Some(Err(error)),
+        });
+        Steps { steps: steps.boxed(), cursor: self.cursor }
+    }
 }
 
 /// What a watch has to tell, and the place to come back to.
@@ -120,28 +151,33 @@ impl<F: Feed> Session<F> {
         }
     }
 
-    /// Everything the watch has to tell, over this connection and those after it.
+    /// Everything the watch has to tell and what becomes of its connections, over this connection and those after it.
     fn run(
         mut self,
         mut connection: Connection<F::Item, F::Event>,
         steps: Vec<Step<F::Item, F::Event>>,
-    ) -> impl Stream<Item = Result<Step<F::Item, F::Event>, Error>> + Send {
+    ) -> impl Stream<Item = Result<Signal<F::Item, F::Event>, Error>> + Send {
         async_stream::try_stream! {
             for step in steps {
-                yield step;
+                yield Signal::Step(step);
             }
             let mut backoff = Backoff::for_watches();
             loop {
                 let mut failure = match self.receive(&mut connection).await {
                     Ok(message) => {
                         backoff = Backoff::for_watches();
+                        let as_of = message.complete_as_of();
                         for step in self.resume.accept(message)? {
-                            yield step;
+                            yield Signal::Step(step);
+                        }
+                        if let Some(time_ms) = as_of {
+                            yield Signal::AsOf(time_ms);
                         }
                         continue;
                     }
                     Err(failure) => failure,
                 };
+                yield Signal::Lost;
                 loop {
                     if !self.resume.survives(&failure) {
                         Err(failure.error)?;
@@ -151,8 +187,9 @@ impl<F: Feed> Session<F> {
                     match self.connect().await {
                         Ok((next, steps)) => {
                             connection = next;
+                            yield Signal::Standing;
                             for step in steps {
-                                yield step;
+                                yield Signal::Step(step);
                             }
                             break;
                         }

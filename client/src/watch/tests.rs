@@ -22,7 +22,7 @@ use crate::{Change, Client, Cursor, Error, Lineage, Revision, Selector, WatchIte
 /// Marks where a script says nothing more, but keeps the connection open.
 const SILENCE: &str = "silence";
 
-type Answers = Vec<Result<v1::WatchResponse, Status>>;
+pub(crate) type Answers = Vec<Result<v1::WatchResponse, Status>>;
 
 struct Script {
     connections: Mutex<std::vec::IntoIter<Answers>>,
@@ -51,7 +51,7 @@ impl WatchService for Script {
 }
 
 /// A client of a server that answers each watch with the next of `connections`.
-async fn scripted(
+pub(crate) async fn scripted(
     connections: Vec<Answers>,
 ) -> (Client, mpsc::UnboundedReceiver<v1::WatchRequest>) {
     let (asked, requests) = mpsc::unbounded_channel();
@@ -66,7 +66,11 @@ async fn scripted(
     (client.expect("a client"), requests)
 }
 
-fn created(lineage: &str, revision: u64, reset: bool) -> Result<v1::WatchResponse, Status> {
+pub(crate) fn created(
+    lineage: &str,
+    revision: u64,
+    reset: bool,
+) -> Result<v1::WatchResponse, Status> {
     message(
         revision,
         0,
@@ -79,7 +83,10 @@ fn created(lineage: &str, revision: u64, reset: bool) -> Result<v1::WatchRespons
     )
 }
 
-fn sets(complete_through: u64, sets: &[(&str, u64)]) -> Result<v1::WatchResponse, Status> {
+pub(crate) fn sets(
+    complete_through: u64,
+    sets: &[(&str, u64)],
+) -> Result<v1::WatchResponse, Status> {
     let events = sets
         .iter()
         .map(|(key, revision)| v1::Event {
@@ -93,7 +100,7 @@ fn sets(complete_through: u64, sets: &[(&str, u64)]) -> Result<v1::WatchResponse
     message(complete_through, complete_through, Body::Events(Events { events }))
 }
 
-fn initial(revision: u64, key: &str, end: bool) -> Result<v1::WatchResponse, Status> {
+pub(crate) fn initial(revision: u64, key: &str, end: bool) -> Result<v1::WatchResponse, Status> {
     let entries = vec![entry(key, revision)];
     let complete_through = if end { revision } else { 0 };
     message(revision, complete_through, Body::Initial(Initial { entries, end }))
@@ -117,7 +124,7 @@ fn broken() -> Result<v1::WatchResponse, Status> {
     Err(Status::unavailable("the connection broke"))
 }
 
-fn silence() -> Result<v1::WatchResponse, Status> {
+pub(crate) fn silence() -> Result<v1::WatchResponse, Status> {
     Err(Status::unavailable(SILENCE))
 }
 
