@@ -1,8 +1,8 @@
 //! Names for requests, by which a server knows one again that is sent twice.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -13,24 +13,28 @@ use holdfast_proto::v1;
 const MAX_IDLE_NAMESPACES: usize = 10_000;
 
 /// Gives every write of a client an id, and knows which have been answered.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct RequestIds {
     client_id: Bytes,
-    counters: Arc<Mutex<Counters>>,
+    counters: Mutex<Counters>,
 }
 
-/// The id of a call, the same for all its attempts. As long as it is there, the call may be sent again;
-/// once it is dropped, never.
+/// Keeps the id of a call, which is the same for all its attempts. As long as it is there, the call may be sent
+/// again; once it is dropped, never.
 #[derive(Debug)]
-pub(crate) struct Ticket {
-    counters: Arc<Mutex<Counters>>,
-    namespace: String,
-    pub(crate) id: v1::RequestId,
+pub(crate) struct Ticket<'a> {
+    ids: &'a RequestIds,
+    /// The counter of its namespace, and its place among the calls under way.
+    counter: usize,
+    place: usize,
 }
 
 #[derive(Debug, Default)]
 struct Counters {
-    namespaces: HashMap<String, Counter>,
+    namespaces: HashMap<String, usize>,
+    counters: Vec<Counter>,
+    /// Counters of namespaces that are forgotten.
+    unused: Vec<usize>,
     /// No id up to this is given by a counter that is made from now on. So a namespace can be forgotten,
     /// and none of its ids comes twice all the same.
     floor: u64,
@@ -40,69 +44,133 @@ struct Counters {
 #[derive(Debug)]
 struct Counter {
     last: u64,
-    under_way: BTreeSet<u64>,
+    under_way: UnderWay,
+}
+
+/// The numbers of the calls that are under way, the lowest first: a list whose links are places in a vector.
+#[derive(Debug, Default)]
+struct UnderWay {
+    places: Vec<Place>,
+    free: Vec<usize>,
+    first: Option<usize>,
+    last: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Place {
+    seq: u64,
+    before: Option<usize>,
+    after: Option<usize>,
 }
 
 impl RequestIds {
     pub(crate) fn new(client_id: [u8; 8]) -> Self {
-        Self { client_id: Bytes::copy_from_slice(&client_id), counters: Arc::default() }
+        Self { client_id: Bytes::copy_from_slice(&client_id), counters: Mutex::default() }
     }
 
     /// An id for a call that is about to be sent.
-    pub(crate) fn next(&self, namespace: &str) -> Ticket {
-        let (seq, done_below) = lock(&self.counters).begin(namespace);
-        Ticket {
-            counters: Arc::clone(&self.counters),
-            namespace: namespace.to_owned(),
-            id: v1::RequestId { client_id: self.client_id.clone(), seq, done_below },
-        }
+    pub(crate) fn next(&self, namespace: &str) -> (Ticket<'_>, v1::RequestId) {
+        let mut counters = self.counters();
+        let index = counters.of(namespace);
+        let counter = &mut counters.counters[index];
+        let (place, seq, done_below) = counter.begin();
+        drop(counters);
+        let id = v1::RequestId { client_id: self.client_id.clone(), seq, done_below };
+        (Ticket { ids: self, counter: index, place }, id)
+    }
+
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        // No method panics halfway through a change.
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        lock(&self.counters).end(&self.namespace, self.id.seq);
+        self.ids.counters().counters[self.counter].under_way.remove(self.place);
     }
 }
 
 impl Counters {
-    /// The next number, and the lowest that is still under way.
-    fn begin(&mut self, namespace: &str) -> (u64, u64) {
-        if let Some(counter) = self.namespaces.get_mut(namespace) {
-            return counter.begin();
+    /// The counter of a namespace.
+    fn of(&mut self, namespace: &str) -> usize {
+        if let Some(&index) = self.namespaces.get(namespace) {
+            return index;
         }
         if self.namespaces.len() >= MAX_IDLE_NAMESPACES {
             self.forget_idle();
         }
-        let mut counter = Counter { last: self.floor, under_way: BTreeSet::new() };
-        let begun = counter.begin();
-        self.namespaces.insert(namespace.to_owned(), counter);
-        begun
-    }
-
-    fn end(&mut self, namespace: &str, seq: u64) {
-        if let Some(counter) = self.namespaces.get_mut(namespace) {
-            counter.under_way.remove(&seq);
-        }
+        let counter = Counter { last: self.floor, under_way: UnderWay::default() };
+        let index = match self.unused.pop() {
+            Some(index) => {
+                self.counters[index] = counter;
+                index
+            }
+            None => {
+                self.counters.push(counter);
+                self.counters.len() - 1
+            }
+        };
+        self.namespaces.insert(namespace.to_owned(), index);
+        index
     }
 
     fn forget_idle(&mut self) {
-        let idle = self.namespaces.extract_if(|_, counter| counter.under_way.is_empty());
-        self.floor = idle.map(|(_, counter)| counter.last).fold(self.floor, u64::max);
+        let Self { namespaces, counters, unused, floor } = self;
+        let is_idle = |index: usize| counters[index].under_way.first.is_none();
+        for (_, index) in namespaces.extract_if(|_, index| is_idle(*index)) {
+            *floor = counters[index].last.max(*floor);
+            unused.push(index);
+        }
     }
 }
 
 impl Counter {
-    fn begin(&mut self) -> (u64, u64) {
+    /// The next number, with its place, and the lowest that is still under way.
+    fn begin(&mut self) -> (usize, u64, u64) {
         self.last += 1;
-        self.under_way.insert(self.last);
-        (self.last, self.under_way.first().copied().unwrap_or(self.last))
+        let place = self.under_way.push(self.last);
+        (place, self.last, self.under_way.lowest().unwrap_or(self.last))
     }
 }
 
-fn lock(counters: &Mutex<Counters>) -> MutexGuard<'_, Counters> {
-    // No method panics halfway through a change.
-    counters.lock().unwrap_or_else(PoisonError::into_inner)
+impl UnderWay {
+    /// Adds a number greater than all before; answers its place.
+    fn push(&mut self, seq: u64) -> usize {
+        let added = Place { seq, before: self.last, after: None };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.places[place] = added;
+                place
+            }
+            None => {
+                self.places.push(added);
+                self.places.len() - 1
+            }
+        };
+        match self.last.replace(place) {
+            Some(before) => self.places[before].after = Some(place),
+            None => self.first = Some(place),
+        }
+        place
+    }
+
+    fn remove(&mut self, place: usize) {
+        let Place { before, after, .. } = self.places[place];
+        match before {
+            Some(before) => self.places[before].after = after,
+            None => self.first = after,
+        }
+        match after {
+            Some(after) => self.places[after].before = before,
+            None => self.last = before,
+        }
+        self.free.push(place);
+    }
+
+    fn lowest(&self) -> Option<u64> {
+        self.first.map(|place| self.places[place].seq)
+    }
 }
 
 #[cfg(test)]
@@ -113,8 +181,8 @@ mod tests {
         RequestIds::new([7; 8])
     }
 
-    fn numbers(ticket: &Ticket) -> (u64, u64) {
-        (ticket.id.seq, ticket.id.done_below)
+    fn numbers((_, id): &(Ticket<'_>, v1::RequestId)) -> (u64, u64) {
+        (id.seq, id.done_below)
     }
 
     #[test]
@@ -123,7 +191,7 @@ mod tests {
         assert_eq!(numbers(&ids.next("a")), (1, 1));
         assert_eq!(numbers(&ids.next("a")), (2, 2));
         assert_eq!(numbers(&ids.next("b")), (1, 1));
-        assert_eq!(ids.next("a").id.client_id, [7; 8].as_slice());
+        assert_eq!(ids.next("a").1.client_id, [7; 8].as_slice());
     }
 
     #[test]
@@ -139,10 +207,19 @@ mod tests {
     }
 
     #[test]
-    fn clones_share_their_numbers() {
+    fn places_are_used_again_in_any_order() {
         let ids = ids();
-        let _held = ids.clone().next("a");
-        assert_eq!(numbers(&ids.next("a")), (2, 1));
+        let mut held: Vec<_> = (0..6).map(|_| ids.next("a")).collect();
+        drop(held.remove(3));
+        drop(held.pop());
+        held.push(ids.next("a"));
+        assert_eq!(numbers(&held[4]), (7, 1));
+        drop(held.remove(0));
+        drop(held.remove(0));
+        assert_eq!(numbers(&ids.next("a")), (8, 3));
+        drop(held);
+        assert_eq!(numbers(&ids.next("a")), (9, 9));
+        assert!(ids.counters().counters[0].under_way.places.len() <= 6);
     }
 
     #[test]
@@ -155,7 +232,7 @@ mod tests {
         for n in 0..MAX_IDLE_NAMESPACES {
             drop(ids.next(&n.to_string()));
         }
-        assert!(lock(&ids.counters).namespaces.len() < MAX_IDLE_NAMESPACES);
+        assert!(ids.counters().namespaces.len() < MAX_IDLE_NAMESPACES);
         assert_eq!(numbers(&ids.next("busy")), (5, 5));
         assert_eq!(numbers(&ids.next("held")), (2, 1));
         drop(held);

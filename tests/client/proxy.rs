@@ -9,7 +9,9 @@ use std::{
     },
 };
 
+use holdfast_proto::v1::{PipelineAnswer, PipelineResponse};
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy, copy_bidirectional},
     net::{
@@ -45,10 +47,10 @@ impl LostAnswers {
         self.seen.load(Ordering::Relaxed) / self.every
     }
 
-    /// Whether the next answer is lost.
-    fn loses_next(&self) -> bool {
-        let number = self.seen.fetch_add(1, Ordering::Relaxed) + 1;
-        number.is_multiple_of(self.every)
+    /// Whether one of the next answers is lost, and the others that travel with it.
+    fn loses_one_of(&self, answers: usize) -> bool {
+        let before = self.seen.fetch_add(answers, Ordering::Relaxed);
+        before / self.every < (before + answers) / self.every
     }
 }
 
@@ -96,6 +98,11 @@ impl Proxy {
         self.blocked.store(true, Ordering::SeqCst);
         self.cut();
     }
+
+    /// Accepts connections again.
+    pub fn unblock(&self) {
+        self.blocked.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Proxy {
@@ -136,13 +143,22 @@ async fn pass_answers(
         let mut frame = vec![0; 9];
         from.read_exact(&mut frame).await?;
         let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]) as usize;
-        // The answers of these tests are small: each is one frame of data.
-        let is_answer = frame[3] == DATA && length > 0;
+        let is_message = frame[3] == DATA && length > 0;
         frame.resize(9 + length, 0);
         from.read_exact(&mut frame[9..]).await?;
-        if is_answer && lost.loses_next() {
+        if is_message && lost.loses_one_of(answers_in(&frame[9..])) {
             return Ok(());
         }
         to.write_all(&frame).await?;
     }
+}
+
+/// How many answers a frame of data holds: those of a pipeline, or one. The messages of these tests are small, so
+/// that each is one frame: five bytes for its length, and the message.
+fn answers_in(data: &[u8]) -> usize {
+    let message = data.get(5..).unwrap_or_default();
+    let pipelined = PipelineResponse::decode(message).map(|message| message.answers);
+    let has_results =
+        |answers: &Vec<_>| answers.iter().all(|it: &PipelineAnswer| it.result.is_some());
+    pipelined.ok().filter(has_results).map_or(1, |answers| answers.len().max(1))
 }

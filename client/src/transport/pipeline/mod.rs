@@ -1,0 +1,218 @@
+//! Calls of many callers over one stream to a server, as `PipelineService` takes them.
+//!
+//! A call encodes itself into the queue. Whenever the connection takes more, all that is queued goes, a message
+//! for each namespace; nothing waits for company. One task for each stream takes the answers and wakes the
+//! callers, who decode them. The stream is opened by the first call, and again by the next one after it has
+//! broken.
+//!
+//! Invariant: no call is handed to a stream before the server has accepted the stream. So a server or a proxy that
+//! knows no pipelines is found out without risk, and the calls go alone for a while.
+//!
+//! Invariant: what waits is bounded in number and bytes. Callers beyond that wait for room, in turn and no
+//! longer than until their deadlines.
+
+mod calls;
+mod driver;
+mod line;
+mod wire;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use tonic::Status;
+
+use super::{
+    Lane,
+    rpc::{Place, Rpc},
+};
+use calls::CallId;
+use line::Line;
+use wire::Answer;
+
+use crate::error::Failure;
+
+/// Most calls of one message; the server takes as many.
+const MAX_CALLS: usize = 4096;
+/// About the most bytes of one message: less than the least that a server can be set to accept.
+const MESSAGE_BYTES: usize = 60 << 10;
+/// The largest request that shares a stream: what is larger would hold up others, and gains little.
+const MAX_CALL_BYTES: usize = 16 << 10;
+/// Room for calls that wait to be sent or to be answered, in bytes.
+const ROOM_BYTES: usize = 16 << 20;
+/// What a call takes of it beside its request. So there are at most 32,768.
+const CALL_BYTES: usize = 512;
+
+/// How long calls wait for the first stream to be opened before they go alone.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a server may take to accept a stream.
+const OPENING: Duration = Duration::from_secs(30);
+/// How long the first answer of a stream may take. If none comes, something on the way holds it back.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
+/// How many streams in a row may break before they have brought any answer.
+const MAX_BARREN: u32 = 2;
+/// How long calls go alone at first after a stream was refused, and at the most.
+const SHORTEST_REFUSED: Duration = Duration::from_secs(5);
+const LONGEST_REFUSED: Duration = Duration::from_secs(300);
+
+/// Why a call has no answer.
+#[derive(Clone, Debug)]
+pub(super) enum Unanswered {
+    /// It is not for a pipeline, or there is none now. It was not sent.
+    GoesAlone,
+    /// Its deadline has passed.
+    Late,
+    /// It was surely not run.
+    NotRun(Arc<Status>),
+    /// The stream broke, and it may have been run.
+    Lost(Arc<Status>),
+}
+
+/// The pipelines to one server.
+#[derive(Debug)]
+pub(super) struct Pipelines {
+    short: Pipeline,
+    /// For calls with long answers, behind which others should not wait.
+    bulk: Pipeline,
+}
+
+impl Pipelines {
+    pub(super) fn new(lane: &Lane) -> Self {
+        Self { short: Pipeline::new(lane), bulk: Pipeline::new(lane) }
+    }
+
+    /// Sends a request over a stream, and waits for what the server says. Afterwards the request is as it was.
+    pub(super) async fn exchange<R: Rpc>(
+        &self,
+        request: &mut R,
+        deadline: Instant,
+    ) -> Result<Result<R::Response, Failure>, Unanswered> {
+        let Some(Place { field, bulk, namespace }) = request.place() else {
+            return Err(Unanswered::GoesAlone);
+        };
+        // One bad name would spoil the message for all.
+        if !is_name(namespace) {
+            return Err(Unanswered::GoesAlone);
+        }
+        // The message has it.
+        let namespace = std::mem::take(namespace);
+        let pipeline = if bulk { &self.bulk } else { &self.short };
+        let joined = pipeline.join(request, &namespace, field, deadline).await;
+        if let Some(place) = request.place() {
+            *place.namespace = namespace;
+        }
+        let answer = joined?.await?;
+        Ok(answer.read::<R>(field))
+    }
+}
+
+/// Calls that share one stream at a time to a server.
+#[derive(Debug)]
+struct Pipeline {
+    line: Arc<Line>,
+}
+
+impl Pipeline {
+    fn new(lane: &Lane) -> Self {
+        Self { line: Arc::new(Line::new(lane.clone())) }
+    }
+
+    /// Puts a request into the queue as soon as there is room.
+    async fn join<R: Rpc>(
+        &self,
+        request: &R,
+        namespace: &str,
+        field: u32,
+        deadline: Instant,
+    ) -> Result<Waiting<'_>, Unanswered> {
+        let bytes = request.encoded_len();
+        if bytes > MAX_CALL_BYTES {
+            return Err(Unanswered::GoesAlone);
+        }
+        let room = CALL_BYTES + bytes;
+        let permits = room as u32;
+        match self.line.room.try_acquire_many(permits) {
+            Ok(permit) => permit.forget(),
+            Err(_) => Box::pin(wait_for_room(&self.line.room, permits, deadline)).await?,
+        }
+        let joined = poll_fn(|context| {
+            let waker = context.waker().clone();
+            let put = |id: CallId, calls: &mut Vec<u8>| {
+                wire::put_call(id.0, field, request, bytes, calls);
+            };
+            Poll::Ready(self.line.join(namespace, room, deadline, waker, put))
+        });
+        match joined.await {
+            Some(id) => Ok(Waiting { line: &self.line, id: Some(id) }),
+            None => {
+                self.line.room.add_permits(room);
+                Err(Unanswered::GoesAlone)
+            }
+        }
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.line.close();
+    }
+}
+
+async fn wait_for_room(
+    room: &Semaphore,
+    permits: u32,
+    deadline: Instant,
+) -> Result<(), Unanswered> {
+    match timeout_at(deadline, room.acquire_many(permits)).await {
+        Ok(Ok(permit)) => {
+            permit.forget();
+            Ok(())
+        }
+        // It is never closed.
+        Ok(Err(_)) | Err(_) => Err(Unanswered::Late),
+    }
+}
+
+/// A call that has joined a pipeline. Dropped, it is taken out of the queue, or its answer is thrown away.
+struct Waiting<'a> {
+    line: &'a Arc<Line>,
+    id: Option<CallId>,
+}
+
+impl Future for Waiting<'_> {
+    type Output = Result<Answer, Unanswered>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(id) = self.id else {
+            unreachable!("a future is not polled once it is done");
+        };
+        let polled = self.line.poll(id, context);
+        if polled.is_ready() {
+            self.id = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.line.give_up(id);
+        }
+    }
+}
+
+/// Whether the server takes this for the name of a namespace, as far as this client knows. If not, the server
+/// is to say so.
+fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/-".contains(&byte);
+    (1..=128).contains(&name.len()) && !name.starts_with('_') && name.bytes().all(allowed)
+}
