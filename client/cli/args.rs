@@ -5,8 +5,8 @@ use std::{env, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    batch, elect, failure::Failure, keys, lease, lock, locks, namespaces, parse, ranges, server,
-    transfer, txn, watch, write,
+    batch, bench, elect, failure::Failure, keys, lease, lock, locks, namespaces, parse, ranges,
+    server, transfer, txn, watch, write,
 };
 
 /// Reads, writes and watches the state that a Holdfast server keeps.
@@ -65,16 +65,9 @@ pub struct Globals {
     /// A PEM file with the certificates to trust instead of the system's; TLS is used then
     #[arg(long, global = true, value_name = "FILE", env = "HOLDFAST_CA", hide_env = true)]
     pub ca: Option<String>,
-    /// The namespace to work in
-    #[arg(
-        short,
-        long,
-        global = true,
-        env = "HOLDFAST_NAMESPACE",
-        hide_env = true,
-        default_value = "default"
-    )]
-    pub namespace: String,
+    /// The namespace to work in; `default` unless set
+    #[arg(short, long, global = true, env = "HOLDFAST_NAMESPACE", hide_env = true)]
+    pub namespace: Option<String>,
     /// How to print: for people, or one JSON object a line
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
     pub output: Format,
@@ -156,6 +149,9 @@ pub enum Command {
     Compact(server::CompactArgs),
     /// Print what the server is
     Info,
+    /// Put a load on the server, and print rates and latencies
+    #[command(after_help = bench::HELP)]
+    Bench(bench::BenchArgs),
 }
 
 impl Command {
@@ -163,6 +159,11 @@ impl Command {
     /// failure has its own.
     pub fn own_status(&self) -> Option<u8> {
         matches!(self, Command::Lock(_)).then_some(lock::OWN_STATUS)
+    }
+
+    /// The namespace to work in where none is named.
+    pub fn default_namespace(&self) -> &'static str {
+        if matches!(self, Command::Bench(_)) { bench::NAMESPACE } else { "default" }
     }
 }
 

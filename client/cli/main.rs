@@ -12,6 +12,7 @@ mod process;
 mod shape;
 
 mod batch;
+mod bench;
 mod elect;
 mod keys;
 mod lease;
@@ -28,7 +29,7 @@ mod write;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use holdfast_client::{Client, Namespace, Raw, Tls};
+use holdfast_client::{Client, ClientBuilder, Namespace, Raw, Tls};
 
 use args::{Cli, Command, Globals};
 use failure::{Failure, Report};
@@ -54,6 +55,8 @@ impl Verdict {
 /// What every command works with.
 struct Session {
     client: Client,
+    /// What makes further clients like it.
+    builder: ClientBuilder,
     /// Values are bytes of any content type; unless told, the command line does not say what they are.
     namespace: Namespace<Raw>,
     out: Output,
@@ -80,19 +83,23 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<Verdict, Failure> {
-    let client = connect(&cli)?;
+    let builder = builder(&cli)?;
+    let client = builder.clone().connect_lazy()?;
+    let default = cli.command.default_namespace();
+    let name = cli.globals.namespace.as_deref().unwrap_or(default);
     let mut session = Session {
-        namespace: client.namespace(&cli.globals.namespace).with_codec(Raw::with_content_type("")),
+        namespace: client.namespace(name).with_codec(Raw::with_content_type("")),
         client,
+        builder,
         out: Output::new(cli.globals.output),
-        environment: environment(&cli.globals),
+        environment: environment(&cli.globals, name),
     };
     let verdict = dispatch(&mut session, cli.command).await?;
     session.out.flush()?;
     Ok(verdict)
 }
 
-fn connect(cli: &Cli) -> Result<Client, Failure> {
+fn builder(cli: &Cli) -> Result<ClientBuilder, Failure> {
     let mut builder = Client::builder(&cli.globals.addr)
         .connect_timeout(cli.globals.timeout)
         .timeout(cli.globals.timeout);
@@ -103,14 +110,12 @@ fn connect(cli: &Cli) -> Result<Client, Failure> {
     if let Some(token) = args::token()? {
         builder = builder.token(token);
     }
-    Ok(builder.connect_lazy()?)
+    Ok(builder)
 }
 
-fn environment(globals: &Globals) -> Vec<(&'static str, String)> {
-    let mut environment = vec![
-        ("HOLDFAST_ADDR", globals.addr.clone()),
-        ("HOLDFAST_NAMESPACE", globals.namespace.clone()),
-    ];
+fn environment(globals: &Globals, namespace: &str) -> Vec<(&'static str, String)> {
+    let mut environment =
+        vec![("HOLDFAST_ADDR", globals.addr.clone()), ("HOLDFAST_NAMESPACE", namespace.to_owned())];
     environment.extend(globals.ca.clone().map(|ca| ("HOLDFAST_CA", ca)));
     environment
 }
@@ -142,5 +147,6 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<Verdict, Fa
         Command::Stats => server::stats(session).await,
         Command::Compact(args) => server::compact(session, args).await,
         Command::Info => server::info(session).await,
+        Command::Bench(args) => bench::bench(session, args).await,
     }
 }
