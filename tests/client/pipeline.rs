@@ -36,6 +36,8 @@ fn by_way_of(address: SocketAddr, namespace: &Namespace) -> Namespace {
 
 /// Runs something where nothing else runs as long as it does not wait.
 fn alone<T>(run: impl Future<Output = T>) -> T {
+    // The first who asks starts the server, which cannot be done from within.
+    fixture::shared();
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         tokio::time::timeout(2 * PATIENCE, run).await.expect("the test comes to an end")

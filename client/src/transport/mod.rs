@@ -92,21 +92,27 @@ impl Transport {
     }
 
     /// Sends a request until it is answered, as long as there is time.
-    pub(crate) async fn call<R: Rpc>(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async function has room for its arguments twice"
+    )]
+    pub(crate) fn call<R: Rpc>(
         &self,
         mut request: R,
         timeout: Option<Duration>,
-    ) -> Result<R::Response, Error> {
-        let started = Instant::now();
-        let deadline = deadline_from(started, timeout.unwrap_or(self.timeout));
-        // Kept until the call is over: then it will not be sent again.
-        let _ticket = self.identify(&mut request);
-        match self.attempt_shared(&mut request, deadline).await {
-            Ok(response) => Ok(response),
-            Err(failure) => {
-                let effect = request.effect();
-                let attempts = Attempts::new(effect, self.max_attempts, started, deadline);
-                Box::pin(self.call_again(request, deadline, attempts, failure)).await
+    ) -> impl Future<Output = Result<R::Response, Error>> {
+        async move {
+            let started = Instant::now();
+            let deadline = deadline_from(started, timeout.unwrap_or(self.timeout));
+            // Kept until the call is over: then it will not be sent again.
+            let _ticket = self.identify(&mut request);
+            match self.attempt_shared(&mut request, deadline).await {
+                Ok(response) => Ok(response),
+                Err(failure) => {
+                    let effect = request.effect();
+                    let attempts = Attempts::new(effect, self.max_attempts, started, deadline);
+                    Box::pin(self.call_again(request, deadline, attempts, failure)).await
+                }
             }
         }
     }

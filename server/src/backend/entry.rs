@@ -228,11 +228,6 @@ impl StoredEntry {
     pub fn key(&self) -> &Key {
         &self.0.key
     }
-
-    /// Whether both are the very same version.
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
 }
 
 impl Deref for StoredEntry {

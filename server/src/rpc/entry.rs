@@ -69,7 +69,9 @@ pub(super) fn lineage(lineage: Option<Lineage>) -> String {
 
 /// What came in as text goes out as text.
 pub(super) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    let text = str::from_utf8(bytes).map(str::to_owned);
+    // Only what was stored by other means is no text.
+    text.unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// An entry.

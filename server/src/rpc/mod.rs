@@ -26,6 +26,7 @@ mod transaction;
 pub mod transfer;
 mod validate;
 mod watch;
+mod watch_server;
 
 use std::sync::Arc;
 
@@ -34,12 +35,13 @@ use holdfast_proto::v1::{
     lease_service_server::LeaseServiceServer, lock_service_server::LockServiceServer,
     namespace_service_server::NamespaceServiceServer,
     pipeline_service_server::PipelineServiceServer,
-    transaction_service_server::TransactionServiceServer, watch_service_server::WatchServiceServer,
+    transaction_service_server::TransactionServiceServer,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub use caller::Caller;
+use watch_server::Watching;
 
 use crate::store::{Store, command::MAX_ANSWER_BYTES as MESSAGE_BYTES};
 
@@ -88,7 +90,7 @@ pub fn routes(
     }
     Routes::new(server!(KvServiceServer))
         .add_service(server!(TransactionServiceServer))
-        .add_service(server!(WatchServiceServer))
+        .add_service(Watching { services: services.clone(), max_bytes })
         .add_service(server!(LockServiceServer))
         .add_service(server!(LeaseServiceServer))
         .add_service(server!(PipelineServiceServer))

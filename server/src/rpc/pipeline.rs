@@ -20,8 +20,7 @@ use futures::{
 };
 use holdfast_proto::v1::{
     ErrorReason, PipelineAnswer, PipelineCall, PipelineRequest, PipelineResponse,
-    pipeline_answer::Result as Outcome, pipeline_call::Operation,
-    pipeline_service_server::PipelineService,
+    pipeline_answer::Result as Outcome, pipeline_service_server::PipelineService,
 };
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +32,7 @@ use super::{
     path::Path,
     read::{Lookup, Query, Read},
     status::Failure,
-    validate,
+    validate::{self, Latest},
 };
 use crate::{
     backend::NamespaceName,
@@ -125,11 +124,11 @@ struct Written {
     ordered: Vec<(NamespaceName, Reads)>,
 }
 
-/// Answers to be sent, with their sizes.
+/// Answers to be sent, and how many bytes they take together.
 #[derive(Default)]
 struct Answers {
     bytes: usize,
-    queue: VecDeque<(usize, PipelineAnswer)>,
+    queue: Vec<PipelineAnswer>,
 }
 
 impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
@@ -296,20 +295,30 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
         tracing::debug!(namespace = name.as_str(), count, "pipeline");
         let mut now_ms = None;
         let mut unordered = Reads::default();
-        for PipelineCall { id, ordered, operation } in message.calls {
+        let mut calls = message.calls.into_iter();
+        while let Some(PipelineCall { id, ordered, operation }) = calls.next() {
             let read_bytes = match &operation {
                 Some(operation) if ordered => operation.encoded_len(),
                 _ => 0,
             };
-            let call = check(&self.store, self.limits, &name, operation, &mut now_ms).await;
+            let checked = operation
+                .ok_or_else(no_operation)
+                .and_then(|operation| dispatch::check(operation, &name, self.limits));
+            let call = match checked {
+                Ok(Checked { call, latest: None }) => Ok(call),
+                Ok(Checked { call, latest: Some(latest) }) => {
+                    check_latest(&self.store, &latest, &mut now_ms).await.map(|()| call)
+                }
+                Err(failure) => Err(failure),
+            };
             let read = match call {
                 Ok(Call::Write(submission)) => {
-                    self.waiting.write(&name, id, submission);
+                    self.waiting.write(&name, id, submission, calls.len());
                     continue;
                 }
                 Ok(Call::Read(read)) => read,
                 Err(failure) => {
-                    self.answers.extend([failed(id, failure)]);
+                    self.answers.push(failed(id, failure));
                     continue;
                 }
             };
@@ -327,12 +336,15 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
 }
 
 impl Round {
-    fn write(&mut self, name: &NamespaceName, id: u64, submission: Submission) {
+    /// Adds a write; there is to be room for so many more, for submissions are too large to be moved about.
+    fn write(&mut self, name: &NamespaceName, id: u64, submission: Submission, more: usize) {
         if let Work::Command(command) = &submission.work {
             self.bytes += command.bytes();
         }
         let part = self.part(name);
+        part.ids.reserve(1 + more);
         part.ids.push(id);
+        part.submissions.reserve(1 + more);
         part.submissions.push(submission);
     }
 
@@ -372,58 +384,61 @@ impl Reading {
 }
 
 impl Answers {
-    fn extend(&mut self, answers: impl IntoIterator<Item = PipelineAnswer>) {
-        for answer in answers {
-            // With what surrounds it in the message.
-            let bytes = answer.encoded_len() + 8;
-            self.bytes += bytes;
-            self.queue.push_back((bytes, answer));
-        }
+    fn extend(&mut self, answers: Vec<PipelineAnswer>) {
+        self.bytes += answers.iter().map(Self::size).sum::<usize>();
+        append(&mut self.queue, answers);
+    }
+
+    fn push(&mut self, answer: PipelineAnswer) {
+        self.bytes += Self::size(&answer);
+        self.queue.push(answer);
     }
 
     /// As many answers as fit into a message, but at least one; nothing if there is none.
     fn take(&mut self) -> Option<PipelineResponse> {
-        let mut answers = Vec::with_capacity(self.queue.len());
-        let mut taken = 0;
-        while let Some((bytes, answer)) = self.queue.pop_front() {
-            if taken + bytes > MESSAGE_BYTES && !answers.is_empty() {
-                self.queue.push_front((bytes, answer));
-                break;
-            }
-            taken += bytes;
-            answers.push(answer);
+        let mut rest = Vec::new();
+        let mut taken = self.bytes;
+        if taken > MESSAGE_BYTES {
+            taken = 0;
+            let fits = |answer: &&PipelineAnswer| {
+                let bytes = taken + Self::size(answer);
+                let fits = bytes <= MESSAGE_BYTES || taken == 0;
+                taken = if fits { bytes } else { taken };
+                fits
+            };
+            let fitting = self.queue.iter().take_while(fits).count();
+            rest = self.queue.split_off(fitting);
         }
         self.bytes -= taken;
+        let answers = std::mem::replace(&mut self.queue, rest);
         (!answers.is_empty()).then_some(PipelineResponse { answers })
+    }
+
+    /// With what surrounds it in the message.
+    fn size(answer: &PipelineAnswer) -> usize {
+        answer.encoded_len() + 8
     }
 }
 
-/// Checks one call. The clock is asked at most once for all of a message.
-async fn check(
+/// Checks a moment that a call names. The clock is asked at most once for all of a message.
+async fn check_latest(
     store: &Store,
-    limits: Limits,
-    name: &NamespaceName,
-    operation: Option<Operation>,
+    latest: &Latest,
     now_ms: &mut Option<i64>,
-) -> Result<Call, Failure> {
-    let operation = operation.ok_or_else(no_operation)?;
-    let Checked { call, latest } = dispatch::check(operation, name, limits)?;
-    if let Some(latest) = latest {
-        let now_ms = match *now_ms {
-            Some(now_ms) => now_ms,
-            None => *now_ms.insert(store.backend().now_ms().await?),
-        };
-        latest.check(now_ms)?;
-    }
-    Ok(call)
+) -> Result<(), Failure> {
+    let now_ms = match *now_ms {
+        Some(now_ms) => now_ms,
+        None => *now_ms.insert(store.backend().now_ms().await?),
+    };
+    latest.check(now_ms)
 }
 
 /// Submits a round, all namespaces at the same time.
 async fn write(store: Arc<Store>, round: Round) -> Written {
     let parts = round.parts.into_iter().map(|part| write_part(&store, part));
-    let mut written = Written { answers: Vec::with_capacity(round.calls), ordered: Vec::new() };
+    let mut written = Written { answers: Vec::new(), ordered: Vec::new() };
     for (answers, ordered) in join_all(parts).await {
-        written.answers.extend(answers);
+        append(&mut written.answers, answers);
         written.ordered.push(ordered);
     }
     written
@@ -451,7 +466,8 @@ async fn look_up(
     name: &NamespaceName,
     lookups: Vec<(u64, Lookup)>,
 ) -> Vec<PipelineAnswer> {
-    let (mut keys, mut asked) = (Vec::new(), Vec::new());
+    let mut keys = Vec::with_capacity(lookups.len());
+    let mut asked = Vec::with_capacity(lookups.len());
     for (id, Lookup { key, look }) in lookups {
         store.count_read();
         keys.push(key);
@@ -469,6 +485,14 @@ async fn look_up(
     looked
         .map(|((id, look), found)| answer(id, Ok(look.answer(found.as_ref(), &snapshot))))
         .collect()
+}
+
+/// Adds answers to others. Answers are large: where there are no others, none is moved.
+fn append(answers: &mut Vec<PipelineAnswer>, mut more: Vec<PipelineAnswer>) {
+    match answers.is_empty() {
+        true => *answers = more,
+        false => answers.append(&mut more),
+    }
 }
 
 fn answer(id: u64, outcome: Result<Outcome, Failure>) -> PipelineAnswer {

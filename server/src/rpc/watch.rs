@@ -1,6 +1,10 @@
 //! `WatchService`: the request to a query of the store, and what the watch tells to messages.
 
-use std::pin::Pin;
+use std::{
+    future::{Ready, ready},
+    pin::Pin,
+    sync::Arc,
+};
 
 use async_stream::try_stream;
 use futures::{Stream, StreamExt as _};
@@ -8,10 +12,9 @@ use holdfast_proto::v1::{
     ErrorReason as Reason, EventType, WatchRequest, WatchResponse,
     selector::Kind,
     watch_request,
-    watch_response::{Body, Created, Events, Initial, Progress},
-    watch_service_server::WatchService,
+    watch_response::{Body, Created, Initial, Progress},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, server::ServerStreamingService};
 
 use super::{
     MESSAGE_BYTES, Services,
@@ -20,26 +23,26 @@ use super::{
     path::Path,
     status::Failure,
     validate,
+    watch_server::{Message, Watching},
 };
 use crate::{
-    backend::{LoggedChange, Revision, StoredEntry},
-    store::{Cursor, Kinds, WatchItem, WatchQuery, WatchStart, selector::Selector},
+    backend::{Revision, StoredEntry},
+    store::{Cursor, Kinds, Matching, WatchItem, WatchQuery, WatchStart, selector::Selector},
 };
 
 const MAX_SELECTORS: usize = 100;
 /// Most bytes that the globs of a watch have together.
 const MAX_GLOB_BYTES: usize = 4096;
 
-#[tonic::async_trait]
-impl WatchService for Services {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+impl ServerStreamingService<WatchRequest> for Watching {
+    type Response = Message;
+    type ResponseStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
+    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
 
-    async fn watch(
-        &self,
-        request: Request<WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let messages = self.watch_messages(&request.into_inner())?;
-        Ok(Response::new(Box::pin(messages)))
+    fn call(&mut self, request: Request<WatchRequest>) -> Self::Future {
+        let messages = self.services.watch_messages(&request.into_inner());
+        let stream = |messages| Response::new(Box::pin(messages) as Self::ResponseStream);
+        ready(messages.map(stream).map_err(Status::from))
     }
 }
 
@@ -48,7 +51,7 @@ impl Services {
     fn watch_messages(
         &self,
         request: &WatchRequest,
-    ) -> Result<impl Stream<Item = Result<WatchResponse, Status>> + Send + use<>, Failure> {
+    ) -> Result<impl Stream<Item = Result<Message, Status>> + Send + use<>, Failure> {
         let name = validate::namespace(&request.namespace)?;
         let query = query(request)?;
         let values = !request.keys_only;
@@ -143,7 +146,7 @@ impl Teller {
         Self { shown, course: Course::new(budget) }
     }
 
-    fn tell(&mut self, item: WatchItem) -> Vec<WatchResponse> {
+    fn tell(&mut self, item: WatchItem) -> Vec<Message> {
         match item {
             WatchItem::Created { lineage, revision, compacted, reset, initial, time_ms } => {
                 if !initial {
@@ -155,7 +158,7 @@ impl Teller {
                     compacted_revision: compacted.0,
                     reset,
                 });
-                vec![self.message(revision, time_ms, body)]
+                vec![self.message(revision, time_ms, Some(body)).into()]
             }
             WatchItem::Initial { entries, cursor, end } => {
                 self.tell_initial(&entries, &cursor, end)
@@ -164,10 +167,12 @@ impl Teller {
                 self.course.new_lineage = lineage.to_string();
                 Vec::new()
             }
-            WatchItem::Changes { changes, through } => self.tell_changes(&changes, through),
+            WatchItem::Changes { changes, through } => {
+                self.tell_changes(&Arc::new(changes), through)
+            }
             WatchItem::Progress { through, time_ms } => {
                 self.course.complete = through;
-                vec![self.message(through, time_ms, Body::Progress(Progress {}))]
+                vec![self.message(through, time_ms, Some(Body::Progress(Progress {}))).into()]
             }
         }
     }
@@ -177,7 +182,7 @@ impl Teller {
         entries: &[StoredEntry],
         cursor: &Cursor,
         end: bool,
-    ) -> Vec<WatchResponse> {
+    ) -> Vec<Message> {
         let with_value = self.shown.values;
         let size = |found: &StoredEntry| entry::size(found, with_value);
         let parts = self.course.parts_of_state(entries, end, size);
@@ -187,50 +192,56 @@ impl Teller {
             }
             let entries = part.iter().map(|found| entry::stored(found, with_value)).collect();
             let body = Body::Initial(Initial { entries, end });
-            self.message(cursor.revision, cursor.time_ms, body)
+            self.message(cursor.revision, cursor.time_ms, Some(body)).into()
         };
         parts.into_iter().map(message).collect()
     }
 
-    fn tell_changes(&mut self, changes: &[LoggedChange], through: Revision) -> Vec<WatchResponse> {
+    fn tell_changes(&mut self, changes: &Arc<Matching>, through: Revision) -> Vec<Message> {
         let shown = self.shown;
         let parts = self.course.parts_of_events(
-            changes,
+            changes.places(),
             through,
-            |logged| entry::event_size(&logged.change, logged.previous.as_ref(), shown),
-            |logged| logged.change.revision,
+            |place| {
+                let logged = changes.at(*place);
+                entry::event_size(&logged.change, logged.previous.as_ref(), shown)
+            },
+            |place| changes.at(*place).change.revision,
         );
         let mut messages = Vec::with_capacity(parts.len());
+        let mut told = 0;
         for (part, complete) in parts {
             let Some(last) = part.last() else { continue };
             self.course.complete = complete;
-            let event = |logged: &LoggedChange| {
-                entry::event(&logged.change, logged.previous.as_ref(), shown)
-            };
-            let events = part.iter().map(event).collect();
-            let body = Body::Events(Events { events });
-            messages.push(self.message(last.change.revision, last.change.time_ms, body));
+            let last = &changes.at(*last).change;
+            let head = self.message(last.revision, last.time_ms, None);
+            let part = told..told + part.len();
+            told = part.end;
+            messages.push(Message::Events { head, changes: changes.clone(), part, shown });
         }
         messages
     }
 
-    fn message(&mut self, revision: Revision, time_ms: i64, body: Body) -> WatchResponse {
+    fn message(&mut self, revision: Revision, time_ms: i64, body: Option<Body>) -> WatchResponse {
         WatchResponse {
             revision: revision.0,
             time_ms,
             complete_through: self.course.complete.0,
             new_lineage: std::mem::take(&mut self.course.new_lineage),
-            body: Some(body),
+            body,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use holdfast_proto::v1::watch_response::Events;
+    use prost::Message as _;
 
     use super::*;
-    use crate::backend::{Change, ChangeKind, GroupStamp, Key, Removal};
+    use crate::backend::{
+        Change, ChangeKind, Deadline, Entry, GroupStamp, Key, LoggedChange, Removal,
+    };
 
     const SHOWN: Shown = Shown { values: true, unchanged_values: false, previous: false };
 
@@ -244,12 +255,22 @@ mod tests {
         revisions.iter().map(change).collect()
     }
 
+    fn decoded(message: &Message) -> WatchResponse {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes).expect("a vector has room");
+        WatchResponse::decode(&*bytes).expect("what was encoded can be decoded")
+    }
+
     /// The number of events of each message, with how far it says to be complete.
     fn told(teller: &mut Teller, revisions: &[u64], through: u64) -> Vec<(usize, u64)> {
-        let messages = teller.tell_changes(&changes(revisions), Revision(through));
-        let brief = |message: WatchResponse| match message.body {
-            Some(Body::Events(events)) => (events.events.len(), message.complete_through),
-            other => panic!("{other:?}"),
+        let changes = Arc::new(Matching::from(changes(revisions)));
+        let messages = teller.tell_changes(&changes, Revision(through));
+        let brief = |message: Message| {
+            let message = decoded(&message);
+            match message.body {
+                Some(Body::Events(events)) => (events.events.len(), message.complete_through),
+                other => panic!("{other:?}"),
+            }
         };
         messages.into_iter().map(brief).collect()
     }
@@ -276,9 +297,43 @@ mod tests {
         let mut teller = Teller::new(SHOWN, 1);
         let (revision, time_ms) = (Revision(3), 0);
         let cursor = Cursor { revision, time_ms, by_clock: true, lineage: None, edge: None };
-        assert_eq!(teller.tell_initial(&[], &cursor, false), []);
+        assert!(teller.tell_initial(&[], &cursor, false).is_empty());
         let messages = teller.tell_initial(&[], &cursor, true);
         assert_eq!(messages.len(), 1);
-        assert_eq!(messages[0].complete_through, 3);
+        assert_eq!(decoded(&messages[0]).complete_through, 3);
+    }
+
+    #[test]
+    fn events_are_shown_as_asked_for() {
+        let changes = changes(&[1, 2]);
+        let previous = StoredEntry::of(Arc::new(set(b"before")));
+        let changes =
+            vec![LoggedChange { change: Arc::new(set(b"after")), previous }, changes[1].clone()];
+        let matching = Arc::new(Matching::from(changes.clone()));
+        let forms = [(true, true), (true, false), (false, true), (false, false), (true, true)];
+        for (values, previous) in forms {
+            let shown = Shown { values, previous, ..SHOWN };
+            let messages = Teller::new(shown, 1000).tell_changes(&matching, Revision(2));
+            let event = |it: &LoggedChange| entry::event(&it.change, it.previous.as_ref(), shown);
+            let events = changes.iter().map(event).collect();
+            let body = Some(Body::Events(Events { events }));
+            let told = decoded(&messages[0]);
+            assert_eq!((told.body, told.revision, told.complete_through), (body, 2, 2));
+        }
+    }
+
+    fn set(value: &'static [u8]) -> Change {
+        let entry = Entry {
+            value: value.into(),
+            content_type: "text/plain".into(),
+            version: 1,
+            create_revision: Revision(1),
+            mod_revision: Revision(1),
+            created_at_ms: 5,
+            updated_at_ms: 6,
+            deadline: Deadline::Never,
+        };
+        let stamp = GroupStamp { revision: Revision(1), time_ms: 6 };
+        Change::new(Key::new(b"k"), stamp, ChangeKind::Set, Some(entry), None)
     }
 }

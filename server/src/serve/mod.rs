@@ -45,6 +45,9 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// The same for all streams of a connection together.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
+/// The largest piece that a message comes in: as large as most messages of a pipeline.
+const FRAME_BYTES: u32 = 64 << 10;
+
 /// Streams of one connection at a time. Above it clients wait without a word, so it is far above what they need.
 const MAX_CONCURRENT_STREAMS: u32 = 100_000;
 
@@ -258,6 +261,7 @@ fn transport(config: &Config, problems: &mut Vec<Problem>) -> Option<tonic::tran
     let transport = tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE));

@@ -61,6 +61,7 @@ impl Deadlines {
 pub(super) async fn run(store: Arc<Store>) {
     store.look_anywhere().await;
     loop {
+        let asked_at_ms = store.clock.now_ms();
         let now_ms = match store.backend.now_ms().await {
             Ok(now_ms) => now_ms,
             Err(error) => {
@@ -71,8 +72,11 @@ pub(super) async fn run(store: Arc<Store>) {
         };
         let (due, next_ms) = store.deadlines.take_due(now_ms);
         if due.is_empty() {
+            // What has passed while the backend was asked is not waited for once more.
+            let passed_ms = store.clock.now_ms().saturating_sub(asked_at_ms).max(0);
             let wait = next_ms.map_or(LONGEST_SLEEP, |next_ms| {
-                Duration::from_millis(next_ms.saturating_sub(now_ms).max(0) as u64)
+                let left_ms = next_ms.saturating_sub(now_ms).saturating_sub(passed_ms);
+                Duration::from_millis(left_ms.max(0) as u64)
             });
             tokio::select! {
                 () = store.sleep(wait.min(LONGEST_SLEEP)) => {}

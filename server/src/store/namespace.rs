@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicI64},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
@@ -24,7 +25,8 @@ pub(super) struct Namespace {
     pub kept: Mutex<Option<KeptRequests>>,
     /// The calls that wait here for locks.
     pub waiting: Mutex<WaitingCalls>,
-    settings: Mutex<Option<(StoredEntry, Arc<Settings>)>>,
+    /// The last that were seen, and what they are stored as.
+    settings: Mutex<Option<(Option<Bytes>, Arc<Settings>)>>,
     pins: Mutex<BTreeMap<Revision, usize>>,
 }
 
@@ -43,25 +45,33 @@ impl Namespace {
         }
     }
 
-    /// Settings as stored; decoded once for each version.
+    /// Settings as stored; decoded anew only where they are not those of the last time.
     pub fn settings(&self, stored: Option<&StoredEntry>) -> Arc<Settings> {
-        let Some(stored) = stored else {
-            return Arc::default();
-        };
-        let mut cached = self.settings.lock();
-        match &*cached {
-            Some((version, settings)) if version.is_same(stored) => settings.clone(),
-            _ => {
-                // Only this program writes them, so that what cannot be read is of another version.
-                let settings = serde_json::from_slice(&stored.value).unwrap_or_else(|error| {
-                    tracing::error!(namespace = self.name.as_str(), %error, "unreadable settings");
-                    Settings::default()
-                });
-                let settings = Arc::new(settings);
-                *cached = Some((stored.clone(), settings.clone()));
-                settings
-            }
+        let stored = stored.map(|stored| &stored.value);
+        let mut seen = self.settings.lock();
+        if let Some((text, settings)) = &*seen
+            && text.as_ref() == stored
+        {
+            return settings.clone();
         }
+        // Only this program writes them, so that what cannot be read is of another version.
+        let decode = |text: &Bytes| {
+            serde_json::from_slice(text).unwrap_or_else(|error| {
+                tracing::error!(namespace = self.name.as_str(), %error, "unreadable settings");
+                Settings::default()
+            })
+        };
+        let settings = Arc::new(stored.map(decode).unwrap_or_default());
+        *seen = Some((stored.cloned(), settings.clone()));
+        settings
+    }
+
+    /// Whether the log may hold too much, by what was last seen of it and of the settings.
+    pub fn may_be_over(&self, now_ms: i64) -> bool {
+        let (_, log) = *self.log.lock();
+        let settings = self.settings.lock();
+        log.events > 0
+            && settings.as_ref().is_none_or(|(_, settings)| settings.is_log_over(log, now_ms))
     }
 
     /// Holds the state at a revision until the pin is dropped or the log is far too large.

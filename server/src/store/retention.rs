@@ -9,17 +9,33 @@ use crate::backend::{NamespaceName, Retain, Revision, Tip};
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How many changes are forgotten in one step, during which the namespace is locked.
 const STEP: usize = 1000;
+/// How many logs are looked at in turn though they do not seem too long: others may have written, or changed settings.
+const IN_TURN: usize = 2;
 
 /// Looks after the logs for ever. Where much is written, commits do it along the way; this is for age.
 pub(super) async fn run(store: Arc<Store>) {
+    let mut turn = 0;
     loop {
         store.sleep(SWEEP_INTERVAL).await;
+        let now_ms = match store.backend.now_ms().await {
+            Ok(now_ms) => now_ms,
+            Err(error) => {
+                tracing::warn!(%error, "retention waits for the backend");
+                continue;
+            }
+        };
         let namespaces: Vec<_> = store.namespaces.read().values().cloned().collect();
-        for namespace in namespaces {
-            if let Err(error) = store.sweep(&namespace).await {
+        turn = if turn < namespaces.len() { turn + IN_TURN } else { IN_TURN };
+        for (index, namespace) in namespaces.iter().enumerate() {
+            let has_turn = index < turn && index + IN_TURN >= turn;
+            if (has_turn || namespace.may_be_over(now_ms))
+                && let Err(error) = store.sweep(namespace).await
+            {
                 tracing::warn!(namespace = namespace.name.as_str(), ?error, "retention failed");
             }
         }
+        // What holds them here would make none seem idle.
+        drop(namespaces);
         store.namespaces.write().retain(|_, namespace| !namespace.is_idle());
     }
 }

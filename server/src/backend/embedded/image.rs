@@ -17,6 +17,8 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+
 pub(super) use self::capture::{Capture, Step};
 use super::space::Space;
 use crate::backend::{
@@ -29,6 +31,9 @@ use crate::backend::{
 const REMEMBERED_COMMITS: usize = 32_768;
 /// How many keys that these wrote without a revision are known with them.
 const REMEMBERED_KEYS: usize = 131_072;
+/// Up to how many bytes a value is copied when it is stored. One that came in is a part of the buffer it was read
+/// into, and would keep all of that; the buffer of a larger one is little else than it.
+const COPIED_BYTES: usize = 32 << 10;
 
 /// The state of one namespace.
 #[derive(Debug)]
@@ -391,7 +396,7 @@ impl Image {
         let stamp = self.stamp();
         let entry = |draft: Draft| Some(draft.stamp(stamp, stamps));
         match op {
-            WriteOp::Set(draft) => self.put(key, ChangeKind::Set, entry(draft)),
+            WriteOp::Set(draft) => self.put(key, ChangeKind::Set, entry(by_itself(draft))),
             WriteOp::SetDeadline(draft) => self.put(key, ChangeKind::TtlChanged, entry(draft)),
             WriteOp::Remove(removal) => self.put(key, ChangeKind::Removed(removal), None),
             WriteOp::SetUnlogged(draft) => {
@@ -469,6 +474,14 @@ impl Image {
             &mut self.user
         }
     }
+}
+
+/// With a value that keeps no more memory than its own.
+fn by_itself(mut draft: Draft) -> Draft {
+    if draft.value.len() <= COPIED_BYTES {
+        draft.value = Bytes::copy_from_slice(&draft.value);
+    }
+    draft
 }
 
 fn holds(retain: &Retain, oldest: &Change, log: LogShape) -> bool {

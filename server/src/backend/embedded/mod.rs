@@ -8,6 +8,7 @@ pub mod files;
 mod image;
 pub mod journal;
 mod load;
+mod order;
 mod snapshot;
 mod space;
 pub mod sqlite;
@@ -278,6 +279,9 @@ impl Backend for Embedded {
         let after = image.resume_after(after).ok_or(compacted)?;
         if after > tip.revision {
             return Err(BackendError::Future { newest: tip.revision });
+        }
+        if limit == 0 {
+            return Ok(Changes { tip, changes: Vec::new(), through: after });
         }
         let changes = image.changes(after, limit, limit_bytes);
         let last = changes.last().map(|last| last.change.revision);

@@ -1,19 +1,17 @@
 //! Keys in memory: by hash, in order, and by deadline.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    hash::BuildHasher as _,
-    ops::Bound,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, hash::BuildHasher as _, ops::Bound, sync::Arc};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
+use super::order::Order;
 use crate::backend::{Change, Deadline, Key, KeyRange, entry_bytes};
 
 /// How many deadlines that have moved on are put where they belong in one step.
 const MAX_MOVED: usize = 1000;
+/// The deadline of what has none.
+const NEVER_MS: i64 = i64::MAX;
 
 /// Keys of one kind, with their deadlines.
 ///
@@ -25,7 +23,7 @@ pub(super) struct Space {
     table: HashTable<u32>,
     hasher: DefaultHashBuilder,
     /// The places of slots in the order of their keys.
-    order: BTreeMap<Key, u32>,
+    order: Order,
     /// When to look at a key. Invariant: every slot whose entry has a deadline stands here exactly once, at
     /// that deadline or earlier: a deadline that moves on, as most do, costs nothing until it is reached.
     deadlines: BTreeSet<(i64, Key)>,
@@ -35,8 +33,8 @@ pub(super) struct Space {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub newest: Arc<Change>,
-    /// Where it stands among the deadlines.
-    indexed_at_ms: Option<i64>,
+    /// Where it stands among the deadlines, if before [`NEVER_MS`].
+    indexed_at_ms: i64,
 }
 
 impl Space {
@@ -73,14 +71,18 @@ impl Space {
     /// The newest changes of up to `limit` keys that come after `after`, in order.
     pub fn newest_after(&self, after: Option<&Key>, limit: usize) -> Vec<Arc<Change>> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let places = self.order.range::<Key, _>((start, Bound::Unbounded)).take(limit);
-        places.map(|(_, place)| self.slots[*place as usize].newest.clone()).collect()
+        let places = self.order.range((start, Bound::Unbounded), |place| self.key_at(place));
+        places.take(limit).map(|place| self.slots[place as usize].newest.clone()).collect()
     }
 
     /// The slots in a range, in the order of their keys.
-    fn range(&self, range: &KeyRange) -> impl DoubleEndedIterator<Item = (&Key, &Slot)> {
-        let places = self.order.range::<Key, _>(range.bounds());
-        places.map(|(key, place)| (key, &self.slots[*place as usize]))
+    fn range<'a>(&'a self, range: &'a KeyRange) -> impl DoubleEndedIterator<Item = &'a Slot> {
+        let places = self.order.range(range.bounds(), |place| self.key_at(place));
+        places.map(|place| &self.slots[place as usize])
+    }
+
+    fn key_at(&self, place: u32) -> &Key {
+        &self.slots[place as usize].newest.key
     }
 
     /// Makes the change that `change` builds from the newest one the newest; answers it, and the size of the
@@ -93,10 +95,10 @@ impl Space {
         let hash = self.hasher.hash_one(&key);
         match self.find(hash, &key) {
             None => {
-                let newest = change(key.clone(), None);
-                let mut slot = Slot { newest: newest.clone(), indexed_at_ms: None };
+                let newest = change(key, None);
+                let mut slot = Slot { newest: newest.clone(), indexed_at_ms: NEVER_MS };
                 slot.index(&mut self.deadlines);
-                self.insert(hash, key, slot);
+                self.insert(hash, slot);
                 (newest, 0)
             }
             Some(place) => {
@@ -119,14 +121,13 @@ impl Space {
         self.table.find(hash, is_it).copied()
     }
 
-    fn insert(&mut self, hash: u64, key: Key, slot: Slot) {
+    fn insert(&mut self, hash: u64, slot: Slot) {
         let place = self.slots.insert(slot);
         let number = u32::try_from(place).expect("four thousand million keys need more memory");
-        let Self { slots, table, hasher, .. } = self;
-        table.insert_unique(hash, number, |place| {
-            hasher.hash_one(&slots[*place as usize].newest.key)
-        });
-        self.order.insert(key, number);
+        let Self { slots, table, hasher, order, .. } = self;
+        let key_at = |place: u32| &slots[place as usize].newest.key;
+        table.insert_unique(hash, number, |place| hasher.hash_one(key_at(*place)));
+        order.insert(number, key_at);
     }
 
     /// Up to `limit` keys whose entries are due, in order of deadline; none of them if `limit` is 0, and not all
@@ -163,14 +164,14 @@ impl Space {
 
     fn take(&mut self, key: &Key, is_it: impl Fn(&Slot) -> bool) {
         let hash = self.hasher.hash_one(key);
-        let Self { slots, table, .. } = self;
+        let Self { slots, table, order, deadlines, .. } = self;
         if let Ok(occupied) = table.find_entry(hash, |place| is_it(&slots[*place as usize])) {
             let (place, _) = occupied.remove();
-            let slot = self.slots.remove(place as usize);
-            if let Some(indexed_ms) = slot.indexed_at_ms {
-                self.deadlines.remove(&(indexed_ms, key.clone()));
+            order.remove(key, |place| &slots[place as usize].newest.key);
+            let slot = slots.remove(place as usize);
+            if slot.indexed_at_ms < NEVER_MS {
+                deadlines.remove(&(slot.indexed_at_ms, key.clone()));
             }
-            self.order.remove(key);
         }
     }
 }
@@ -179,45 +180,41 @@ impl Slot {
     /// Keeps the place among the deadlines true after a change.
     fn index(&mut self, deadlines: &mut BTreeSet<(i64, Key)>) {
         let removed = self.newest.entry.is_none();
-        let stays = match (self.indexed_at_ms, self.deadline_ms()) {
-            (Some(indexed_ms), Some(deadline_ms)) => indexed_ms <= deadline_ms,
-            (Some(_), None) => !removed,
-            (None, deadline_ms) => deadline_ms.is_none(),
-        };
-        if !stays {
+        if removed || self.deadline_ms() < self.indexed_at_ms {
             self.reindex(deadlines);
         }
     }
 
     fn reindex(&mut self, deadlines: &mut BTreeSet<(i64, Key)>) {
-        if let Some(indexed_ms) = self.indexed_at_ms.take() {
-            deadlines.remove(&(indexed_ms, self.newest.key.clone()));
+        let key = &self.newest.key;
+        if self.indexed_at_ms < NEVER_MS {
+            deadlines.remove(&(self.indexed_at_ms, key.clone()));
         }
-        if let Some(deadline_ms) = self.deadline_ms() {
-            deadlines.insert((deadline_ms, self.newest.key.clone()));
-            self.indexed_at_ms = Some(deadline_ms);
+        self.indexed_at_ms = self.deadline_ms();
+        if self.indexed_at_ms < NEVER_MS {
+            deadlines.insert((self.indexed_at_ms, key.clone()));
         }
     }
 
-    fn deadline_ms(&self) -> Option<i64> {
-        match self.newest.entry.as_ref()?.deadline {
-            Deadline::Never | Deadline::Of(_) => None,
-            Deadline::At(at_ms) => Some(at_ms),
+    fn deadline_ms(&self) -> i64 {
+        match self.newest.entry.as_ref().map(|entry| &entry.deadline) {
+            None | Some(Deadline::Never | Deadline::Of(_)) => NEVER_MS,
+            Some(Deadline::At(at_ms)) => *at_ms,
         }
     }
 }
 
 /// Looks at up to `limit` slots; answers their newest changes and what `rest` makes of the last key.
 fn collect<'a>(
-    mut slots: impl Iterator<Item = (&'a Key, &'a Slot)>,
+    mut slots: impl Iterator<Item = &'a Slot>,
     limit: usize,
     rest: impl FnOnce(&Key) -> KeyRange,
 ) -> (Vec<Arc<Change>>, Option<KeyRange>) {
     let mut changes = Vec::new();
     let mut last = None;
-    for (key, slot) in slots.by_ref().take(limit) {
+    for slot in slots.by_ref().take(limit) {
         changes.push(slot.newest.clone());
-        last = Some(key);
+        last = Some(&slot.newest.key);
     }
     let next = slots.next().and(last).map(rest);
     (changes, next)

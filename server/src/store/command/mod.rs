@@ -31,7 +31,7 @@ use super::{
     record::{LeaseView, LockView},
     selector::Selector,
     settings::Settings,
-    workspace::{Seen, Workspace},
+    workspace::{Pending, Seen, Workspace},
 };
 use crate::backend::{Deadline, Entry, GroupStamp, Key, Revision, StoredEntry};
 
@@ -137,6 +137,7 @@ pub struct SetReply<E> {
     /// Whether the key is new.
     pub created: bool,
     /// The entry before, if it was asked for.
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
     pub previous: Option<Box<E>>,
 }
 
@@ -192,10 +193,10 @@ pub struct LeaseReply<E> {
 pub enum EntryView {
     /// As the backend holds it.
     Stored(StoredEntry),
-    /// As the command wrote it.
-    Written(Key, Entry),
+    /// As the command wrote it. Boxed, for it is large and handed on often.
+    Written(Box<(Key, Entry)>),
     /// As an answer that was given before had it, but for its value, which was too large to be kept.
-    WithoutValue(Key, Entry),
+    WithoutValue(Box<(Key, Entry)>),
 }
 
 impl EntryView {
@@ -203,7 +204,7 @@ impl EntryView {
     pub fn key(&self) -> &Key {
         match self {
             Self::Stored(stored) => stored.key(),
-            Self::Written(key, _) | Self::WithoutValue(key, _) => key,
+            Self::Written(view) | Self::WithoutValue(view) => &view.0,
         }
     }
 
@@ -211,7 +212,7 @@ impl EntryView {
     pub fn entry(&self) -> &Entry {
         match self {
             Self::Stored(stored) => stored,
-            Self::Written(_, entry) | Self::WithoutValue(_, entry) => entry,
+            Self::Written(view) | Self::WithoutValue(view) => &view.1,
         }
     }
 
@@ -228,9 +229,10 @@ impl EntryView {
     pub(super) fn of(seen: Seen, stamps: &[GroupStamp], left: GroupStamp) -> Self {
         match seen {
             Seen::Stored(stored) => Self::Stored(stored),
-            Seen::Pending { key, draft, group } => {
+            Seen::Pending(pending) => {
+                let Pending { key, draft, group } = *pending;
                 let stamp = stamps.get(group.0).copied().unwrap_or(left);
-                Self::Written(key, draft.stamp(stamp, stamps))
+                Self::Written(Box::new((key, draft.stamp(stamp, stamps))))
             }
         }
     }
@@ -250,6 +252,14 @@ pub struct RangeRead {
 }
 
 impl Command {
+    /// The set, if it is one.
+    pub fn as_set(&self) -> Option<&Set> {
+        match self {
+            Self::Set(set) => Some(set),
+            _ => None,
+        }
+    }
+
     /// Adds the keys it reads or writes.
     pub fn add_keys(&self, keys: &mut Vec<Key>) {
         match self {

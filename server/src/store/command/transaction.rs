@@ -324,7 +324,7 @@ impl List {
         let recent = |entry: &Seen| match entry {
             Seen::Stored(stored) => stored.mod_revision >= self.min_mod_revision,
             // What is being written is newer than any revision that could be asked for.
-            Seen::Pending { .. } => true,
+            Seen::Pending(_) => true,
         };
         let (entries, more) = workspace.entries(range, self.limit, recent);
         OperationReply::List { entries, more, keys_only: self.keys_only }

@@ -1,9 +1,6 @@
 //! A batch of commands: the commands run over what was read for them, and answers are made of that.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{Answer, Job, Outcome, commands};
 use crate::{
@@ -12,13 +9,14 @@ use crate::{
         Write, WriteOp,
     },
     store::{
-        RequestId, Store,
-        command::{EntryView, Reply},
+        Store,
+        command::{Command, EntryView, Reply},
         error::{Refusal, StoreError},
         keys::{self, Kind},
         namespace::Namespace,
+        record::request::RecordName,
         settings::Settings,
-        workspace::{RangeView, Related, Seen, Workspace, settings_write},
+        workspace::{NewAnswer, RangeView, Related, Seen, Workspace, settings_write},
     },
 };
 
@@ -38,7 +36,7 @@ pub(super) struct Loaded {
     /// Where each of the keys stands, where leases or locks may be touched.
     pub index: HashMap<Key, usize>,
     /// Answers that their clients have no more use for.
-    pub done: Vec<Key>,
+    pub done: Vec<RecordName>,
     /// How many more answers may be kept.
     pub room_for_answers: u64,
 }
@@ -88,9 +86,10 @@ impl Loaded {
         workspace.spare_due_within(spared_ms);
         let mut results = Vec::with_capacity(batch.len());
         let mut kept = Vec::new();
-        for (job, command) in commands(batch) {
+        for (place, (job, command)) in commands(batch).enumerate() {
             let request = job.submission.request.as_ref();
-            let recalled = request.map_or(Ok(None), |request| workspace.recall(request));
+            let recalled =
+                request.map_or(Ok(None), |request| workspace.recall(request, command.as_set()));
             let result = match recalled {
                 Ok(Some(recalled)) => {
                     results.push(Ran::Recalled(recalled));
@@ -102,15 +101,21 @@ impl Loaded {
                     Some(refusal) => Err(refusal),
                 },
             };
-            if let (Some(request), Ok(reply), Some(group)) =
-                (request, &result, workspace.group_of_last())
-            {
-                workspace.keep_answer(request, group, reply);
-                kept.push(*request);
+            if let (Some(_), Ok(_), Some(group)) = (request, &result, workspace.group_of_last()) {
+                kept.push((place, group));
             }
             results.push(Ran::Now { result, groups: workspace.groups_of_last() });
         }
         let (expired, needs_more) = (workspace.expired(), workspace.needs_more());
+        let answers = kept.iter().filter_map(|(place, group)| {
+            let Ran::Now { result: Ok(reply), .. } = &results[*place] else {
+                return None;
+            };
+            let submission = &batch[*place].submission;
+            let asked = submission.command().and_then(Command::as_set);
+            Some(NewAnswer { request: submission.request.as_ref()?, asked, group: *group, reply })
+        });
+        let kept = workspace.keep_answers(answers);
         let (mut groups, valid_until_ms, exact_revision) = workspace.into_groups();
         let initial = &store.options.initial_settings;
         if born && !groups.is_empty() && *initial != Default::default() {
@@ -121,11 +126,11 @@ impl Loaded {
             }
         }
         if let Some(end) = groups.ends.last_mut() {
-            let forget = |key: &Key| Write { key: key.clone(), op: WriteOp::RemoveUnlogged };
+            let forget = |name: &RecordName| Write { key: name.key(), op: WriteOp::RemoveUnlogged };
             // What was answered just now is not done with, whatever another request says.
-            let written: HashSet<Key> = kept.iter().map(RequestId::record_key).collect();
-            let done = self.done.iter().filter(|key| !written.contains(*key));
-            groups.writes.extend(done.map(forget));
+            let is_kept =
+                |name: &RecordName| kept.binary_search_by_key(name, |kept| kept.0).is_ok();
+            groups.writes.extend(self.done.iter().filter(|name| !is_kept(name)).map(forget));
             *end = groups.writes.len();
         }
         let commit =
@@ -187,8 +192,8 @@ enum Ran {
 /// What commands answered.
 pub(super) struct Run {
     pub expired: u64,
-    /// The requests whose answers are kept.
-    pub kept: Vec<RequestId>,
+    /// How many answers are kept in which records.
+    pub kept: Vec<(RecordName, u32)>,
     /// Whether more has to be read before any of this can be committed.
     pub needs_more: bool,
     results: Vec<Ran>,

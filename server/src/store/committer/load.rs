@@ -11,7 +11,7 @@ use crate::{
         error::{Refusal, StoreError},
         keys::{self, Kind},
         namespace::Namespace,
-        record::{self, Hold, HoldDuration, LeaseRecord, LockRecord, Queue},
+        record::{self, Hold, HoldDuration, LeaseRecord, LockRecord, Queue, request::RecordName},
         workspace::{Attached, MAX_REVISION_KEYS, Places, RangeView, Related},
     },
 };
@@ -53,8 +53,11 @@ impl Store {
             }
         }
         let is_coordinated = keys[1..].iter().any(Key::is_internal);
-        let requests = batch.iter().filter_map(|job| job.submission.request);
-        keys.extend(requests.map(|request| request.record_key()));
+        let requests = batch.iter().filter_map(|job| job.submission.request.as_ref());
+        let mut records: Vec<_> = requests.map(RecordName::of).collect();
+        // Most requests of a client come in a row.
+        records.dedup();
+        keys.extend(records.into_iter().map(RecordName::key));
         let answer = self.backend.read(&namespace.name, &keys, None).await?;
         let at = at.unwrap_or(answer.tip.position);
         let covered = ranges.iter().map(|range| range.covered.clone()).collect();

@@ -13,10 +13,9 @@ mod requests;
 mod turn;
 mod whole;
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
+
+use hashbrown::HashSet;
 
 pub(super) use self::turn::Queue;
 use self::{
@@ -161,13 +160,19 @@ impl Store {
 
     /// Works through jobs, as many together as can be.
     async fn work(&self, namespace: &Namespace, jobs: Vec<Job>) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(jobs.len());
+        let mut outcomes = Vec::new();
         let mut rest = &jobs[..];
         while let Some(first) = rest.first() {
             let (batch, after) = rest.split_at(count_together(rest));
             rest = after;
             match &first.submission.work {
-                Work::Command(_) => outcomes.extend(self.run_batch(namespace, batch).await),
+                Work::Command(_) => {
+                    let mut more = self.run_batch(namespace, batch).await;
+                    match outcomes.is_empty() {
+                        true => outcomes = more,
+                        false => outcomes.append(&mut more),
+                    }
+                }
                 Work::Clear => outcomes.push(self.clear(namespace, &first.submission).await),
                 Work::DeleteNamespace => {
                     outcomes.push(self.delete(namespace, &first.submission).await);
@@ -327,7 +332,9 @@ fn spared_ms(attempt: u32) -> Option<i64> {
 /// commit, for the lineage is looked at once for each. So does a request that came before within the same, and what
 /// frees a lock that the same has touched before: answers and queues are read before all of them.
 fn count_together(jobs: &[Job]) -> usize {
-    let (mut bytes, mut touched, mut requests) = (0, HashSet::new(), HashSet::new());
+    let has_requests = jobs.first().is_some_and(|job| job.submission.request.is_some());
+    let room = if has_requests { jobs.len().min(MAX_COMMANDS) } else { 0 };
+    let (mut bytes, mut touched, mut requests) = (0, HashSet::new(), HashSet::with_capacity(room));
     let joins = |(index, job): &(usize, &Job)| {
         let Some(command) = job.submission.command() else {
             return false;

@@ -3,12 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{Job, batch::Loaded};
-use crate::{
-    backend::Key,
-    store::{
-        RequestId, Store, command::Command, error::StoreError, keys, namespace::Namespace,
-        requests::KeptRequests,
-    },
+use crate::store::{
+    RequestId, Store, command::Command, error::StoreError, keys, namespace::Namespace,
+    record::request::RecordName, requests::KeptRequests,
 };
 
 /// Most answers that are kept in a namespace.
@@ -56,27 +53,28 @@ impl Store {
         Ok(())
     }
 
-    /// Notes what a commit has changed about them.
+    /// Notes what a commit has changed about them: the records that were removed because their clients are done with
+    /// them, and how many answers went into others.
     pub(super) fn note_kept(
         namespace: &Namespace,
         batch: &[Job],
-        done: &[Key],
-        kept: &[RequestId],
+        done: &[RecordName],
+        kept: &[(RecordName, u32)],
     ) {
         let mut index = namespace.kept.lock();
         let Some(index) = &mut *index else {
             return;
         };
-        for key in done {
-            index.forget(key);
+        for name in done {
+            index.forget(*name);
         }
         for job in batch {
             if let Some(Command::Expire(keys)) = job.submission.command() {
-                keys.iter().for_each(|key| index.forget(key));
+                keys.iter().filter_map(RecordName::parse).for_each(|name| index.forget(name));
             }
         }
-        for request in kept {
-            index.note(request);
+        for (name, answers) in kept {
+            index.note(*name, *answers);
         }
     }
 }
@@ -85,5 +83,9 @@ impl Store {
 fn last_of_each_client(
     requests: impl Iterator<Item = RequestId>,
 ) -> impl Iterator<Item = RequestId> {
-    requests.map(|request| (request.client, request)).collect::<BTreeMap<_, _>>().into_values()
+    let mut last = BTreeMap::new();
+    for request in requests {
+        last.insert(request.client, request);
+    }
+    last.into_values()
 }

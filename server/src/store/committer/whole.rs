@@ -8,6 +8,7 @@ use crate::{
         command::{Command, Reply},
         error::StoreError,
         namespace::Namespace,
+        record::request::RecordName,
     },
 };
 
@@ -42,14 +43,13 @@ impl Store {
             let valid_until_ms = next_ms.into_iter().chain(guarded_until_ms).min();
             let reply = Reply::Cleared(tip.usage.keys);
             let request = submission.request.as_ref();
-            let records = request
-                .map(|request| request.write_alone(record.as_ref(), reply))
-                .into_iter()
-                .collect();
+            let records =
+                request.map(|request| request.write_alone(record, &reply)).into_iter().collect();
             let cleared = self.backend.clear(&namespace.name, at, valid_until_ms, records).await?;
             if let CommitOutcome::Committed(committed) = cleared {
                 self.note_commit(namespace, &committed);
-                Self::note_kept(namespace, &[], &[], submission.request.as_slice());
+                let kept = request.map(|request| (RecordName::of(request), 1));
+                Self::note_kept(namespace, &[], &[], kept.as_slice());
                 let stamp = committed.stamps.first();
                 return Ok(Answer {
                     revision: stamp.map_or(committed.before, |stamp| stamp.revision),
@@ -94,8 +94,9 @@ impl Store {
                 Ok(Check::Done(Box::new(answer)))
             }
             _ => {
-                let key = submission.request.map(|request| request.record_key());
-                let record = key.and_then(|key| loaded.entry(&key).cloned());
+                let request = submission.request.as_ref();
+                let record =
+                    request.and_then(|it| loaded.entry(&RecordName::of(it).key()).cloned());
                 Ok(Check::ToDo { at: loaded.at, valid_until_ms, record })
             }
         }

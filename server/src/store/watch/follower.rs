@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::hub::Batch;
@@ -20,6 +21,9 @@ pub(in crate::store) struct Follower {
     pub pin: Option<Pin>,
     /// Whether there may be something that will not come by the ring.
     behind: bool,
+    /// A pull that is under way. It is kept where `next` is lost, for one that takes longer than callers wait at a time
+    /// would else begin anew for ever.
+    pulling: Option<BoxFuture<'static, Result<Batch, BackendError>>>,
 }
 
 impl Follower {
@@ -44,6 +48,7 @@ impl Follower {
             ring: store.subscribe(namespace),
             pin: None,
             behind: true,
+            pulling: None,
         }
     }
 
@@ -79,8 +84,13 @@ impl Follower {
         born
     }
 
-    async fn pull(&self, store: &Store) -> Result<Batch, StoreError> {
-        let pulled = store.pull(&self.namespace, self.have).await;
+    async fn pull(&mut self, store: &Arc<Store>) -> Result<Batch, StoreError> {
+        let pulling = self.pulling.get_or_insert_with(|| {
+            let (store, namespace, have) = (store.clone(), self.namespace.clone(), self.have);
+            async move { store.pull(&namespace, have).await }.boxed()
+        });
+        let pulled = pulling.await;
+        self.pulling = None;
         let (lineage, through) = match &pulled {
             Ok(batch) => (batch.lineage, batch.through),
             // Where the log went may be where the namespace went.
@@ -94,11 +104,12 @@ impl Follower {
 
     /// Why the history that is followed has ended where the log has this lineage.
     async fn ended(
-        &self,
+        &mut self,
         store: &Store,
         lineage: Option<Lineage>,
     ) -> Result<StoreError, StoreError> {
-        let followed = |ancestor| Some(ancestor) == self.lineage;
+        let last = self.lineage;
+        let followed = |ancestor| Some(ancestor) == last;
         let shared = store.shared_through(&self.namespace, followed).await?;
         Ok(match shared {
             // It goes on under another lineage, which a watch tells where it begins.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 
+use super::matching::Told;
 use crate::{
     backend::{BackendError, Lineage, LoggedChange, Revision},
     store::{Store, namespace::Namespace},
@@ -25,6 +26,20 @@ pub(in crate::store) struct Batch {
     pub after: Revision,
     pub through: Revision,
     pub changes: Vec<LoggedChange>,
+    /// How each of the changes is told.
+    pub(super) told: Vec<Told>,
+}
+
+impl Batch {
+    pub(super) fn new(
+        lineage: Option<Lineage>,
+        after: Revision,
+        through: Revision,
+        changes: Vec<LoggedChange>,
+    ) -> Self {
+        let told = changes.iter().map(|_| Told::default()).collect();
+        Self { lineage, after, through, changes, told }
+    }
 }
 
 /// The place where the watches of a namespace get the log from.
@@ -113,8 +128,7 @@ impl Store {
             }
         }
         let tip = self.tip(&namespace.name).await?;
-        let (after, through) = (tip.revision, tip.revision);
-        Ok(Batch { lineage: tip.lineage, after, through, changes: Vec::new() })
+        Ok(Batch::new(tip.lineage, tip.revision, tip.revision, Vec::new()))
     }
 
     pub(super) async fn pull(
@@ -123,11 +137,6 @@ impl Store {
         after: Revision,
     ) -> Result<Batch, BackendError> {
         let pulled = self.backend.changes(&namespace.name, after, PULL, PULL_BYTES).await?;
-        Ok(Batch {
-            lineage: pulled.tip.lineage,
-            after,
-            through: pulled.through,
-            changes: pulled.changes,
-        })
+        Ok(Batch::new(pulled.tip.lineage, after, pulled.through, pulled.changes))
     }
 }

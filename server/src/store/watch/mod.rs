@@ -10,6 +10,7 @@
 mod follower;
 mod hub;
 mod initial;
+mod matching;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -19,8 +20,9 @@ use std::{
 use async_stream::try_stream;
 use futures::{FutureExt as _, Stream};
 
-use self::initial::Initial;
+pub use self::matching::{Matching, Place};
 pub(super) use self::{follower::Follower, hub::Hub};
+use self::{hub::Batch, initial::Initial};
 use super::{Cursor, Store, error::StoreError, namespace::Namespace, selector::Selector};
 use crate::backend::{
     ChangeKind, Key, Lineage, LoggedChange, NamespaceName, Removal, Revision, StoredEntry, Tip,
@@ -122,8 +124,8 @@ pub enum WatchItem {
     },
     /// Changes that match.
     Changes {
-        /// In order.
-        changes: Vec<LoggedChange>,
+        /// In order, at least one.
+        changes: Matching,
         /// Everything up to this revision is told with them.
         through: Revision,
     },
@@ -170,7 +172,7 @@ impl Store {
                     if let Some(lineage) = follower.take(batch) {
                         yield WatchItem::Born { lineage };
                     }
-                    let changes = query.filter(&batch.changes, have);
+                    let changes = query.filter(batch, have);
                     if !changes.is_empty() {
                         yield WatchItem::Changes { changes, through: batch.through };
                         told = true;
@@ -230,7 +232,7 @@ impl Store {
                 return Err(StoreError::LineageChanged { lineage: tip.lineage, valid_through });
             }
         }
-        self.backend.changes(&namespace.name, after, 1, 1).await?;
+        self.backend.changes(&namespace.name, after, 0, 0).await?;
         Ok(())
     }
 
@@ -313,13 +315,12 @@ impl WatchQuery {
     }
 
     /// The changes after a revision that match.
-    fn filter(&self, changes: &[LoggedChange], after: Revision) -> Vec<LoggedChange> {
-        let matches = |LoggedChange { change, .. }: &&LoggedChange| {
+    fn filter(&self, batch: &Arc<Batch>, after: Revision) -> Matching {
+        Matching::new(batch, |LoggedChange { change, .. }| {
             change.revision > after
                 && self.kinds.admit(change.kind)
                 && !change.key.is_internal()
                 && (change.kind == ChangeKind::Clear || self.selects(&change.key))
-        };
-        changes.iter().filter(matches).cloned().collect()
+        })
     }
 }

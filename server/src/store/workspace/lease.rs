@@ -153,7 +153,7 @@ impl Workspace<'_> {
             Seen::Stored(stored) => {
                 LeaseRecord::of(&stored.value, stored.mod_revision, self.tip.cleared)
             }
-            Seen::Pending { draft, .. } => record::decode(&draft.value),
+            Seen::Pending(pending) => record::decode(&pending.draft.value),
         }
     }
 

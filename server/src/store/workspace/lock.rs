@@ -16,6 +16,14 @@ const REMEMBERED_MS: u64 = 600_000;
 /// How long the first of a queue has to take the lock that it is offered.
 const OFFER_MS: u64 = 2000;
 
+/// How long the server of a call that waits is known to live.
+enum Attended {
+    /// Until this moment, unless it says so again.
+    Until(i64),
+    /// It says so in the same commit.
+    FromNow,
+}
+
 impl Workspace<'_> {
     /// Who holds a lock.
     pub fn hold(&mut self, lock: &Key) -> Option<(Seen, Hold)> {
@@ -159,23 +167,26 @@ impl Workspace<'_> {
             left += 1;
             self.drop_key(place);
             self.drop_key(&keys::wait(lock, hold.acquire_id.as_bytes()));
-            if self.was_there_in_time(place) && self.lives(hold.duration) {
-                next = Some(hold);
+            if let Some(attended) = self.attended(place)
+                && self.lives(hold.duration)
+            {
+                next = Some((hold, attended));
                 break;
             }
         }
         match next {
-            Some(hold) => {
+            Some((hold, attended)) => {
                 self.count_waiting(lock, left);
-                self.offer(lock, hold);
+                self.offer(lock, hold, attended);
             }
             None if queue.is_complete => self.write(&keys::queue(lock), Now::Dropped),
             None => self.needs_more = true,
         }
     }
 
-    /// Grants a lock to a call that waits; only for as long as it may take to take it.
-    fn offer(&mut self, lock: &Key, mut hold: Hold) {
+    /// Grants a lock to a call that waits; only for as long as it may take to take it, and as its server is known to
+    /// live: else the next in the queue would wait for a server that has gone, and the one after it again.
+    fn offer(&mut self, lock: &Key, mut hold: Hold, attended: Attended) {
         let offer_ms = match hold.duration {
             HoldDuration::Ttl(ttl_ms) => ttl_ms.min(OFFER_MS),
             HoldDuration::Lease(_) => OFFER_MS,
@@ -183,12 +194,12 @@ impl Workspace<'_> {
         hold.is_offered = true;
         let former = self.held(lock).and_then(|seen| record::decode::<LockRecord>(seen.value()));
         hold.before = former.map_or_else(Vec::new, |former| former.ended().to_vec());
-        self.write_lock(
-            lock,
-            None,
-            &LockRecord::Held(Box::new(hold)),
-            NewDeadline::After(offer_ms),
-        );
+        let latest_ms = self.tip.time_ms.saturating_add_unsigned(offer_ms);
+        let deadline = match attended {
+            Attended::Until(at_ms) if at_ms < latest_ms => NewDeadline::At(at_ms),
+            Attended::Until(_) | Attended::FromNow => NewDeadline::After(offer_ms),
+        };
+        self.write_lock(lock, None, &LockRecord::Held(Box::new(hold)), deadline);
     }
 
     /// Whether what a hold is to last as long as is still there.
@@ -199,18 +210,18 @@ impl Workspace<'_> {
         }
     }
 
-    /// Whether the server of a place, which is being dropped, lives.
-    fn was_there_in_time(&mut self, place: &Key) -> bool {
-        let Some(found) = self.slots.find(place) else {
-            return false;
-        };
-        let before = self.before(&self.slots[found]);
-        before.is_some_and(|seen| {
-            let lives = !self.is_due(&seen);
-            if lives {
-                self.rely_on(&seen);
-            }
-            lives
+    /// How long the server of a place, which is being dropped, is known to live; nothing if it does not.
+    fn attended(&mut self, place: &Key) -> Option<Attended> {
+        let found = self.slots.find(place)?;
+        let seen = self.before(&self.slots[found])?;
+        if self.is_due(&seen) {
+            return None;
+        }
+        self.rely_on(&seen);
+        let server = seen.reference().and_then(|server| self.peek(server));
+        Some(match server.map(|server| server.deadline()) {
+            Some(NewDeadline::At(at_ms)) => Attended::Until(at_ms),
+            _ => Attended::FromNow,
         })
     }
 

@@ -22,10 +22,11 @@ use serde::Serialize;
 pub use self::{
     range::RangeView,
     related::{Attached, Places, Related},
-    seen::Seen,
+    requests::NewAnswer,
+    seen::{Pending, Seen},
 };
 use self::{
-    requests::Answers,
+    requests::Records,
     slots::{Before, Place, Slot, Slots},
 };
 use super::{
@@ -92,7 +93,7 @@ pub struct Workspace<'a> {
     is_coordinated: bool,
     /// Whether more of a queue is needed than was read.
     needs_more: bool,
-    answers: Answers,
+    records: Records,
     /// How many groups there were once the last command had made its own.
     groups_of_last: usize,
     /// Whether it made one.
@@ -143,7 +144,7 @@ impl<'a> Workspace<'a> {
             max_lease_keys,
             is_coordinated,
             needs_more: false,
-            answers: Answers::default(),
+            records: Records::default(),
             groups_of_last: 0,
             has_changed: false,
         }
@@ -195,8 +196,7 @@ impl<'a> Workspace<'a> {
 
     /// The writes, one group each command, to commit them; with the last moment at which they may be
     /// committed, and the revision that must still be the last if commands relied on those to come.
-    pub fn into_groups(mut self) -> (Groups, Option<i64>, Option<Revision>) {
-        self.write_answers();
+    pub fn into_groups(self) -> (Groups, Option<i64>, Option<Revision>) {
         let exact_revision = self.needs_exact_revision.then_some(self.tip.revision);
         (self.groups, self.valid_until_ms, exact_revision)
     }
@@ -340,7 +340,7 @@ impl<'a> Workspace<'a> {
     pub fn mod_revision(&mut self, seen: &Seen, other: Revision) -> Revision {
         match seen {
             Seen::Stored(stored) => stored.mod_revision,
-            Seen::Pending { group, .. } => self.expected_revision(*group, other),
+            Seen::Pending(pending) => self.expected_revision(pending.group, other),
         }
     }
 
@@ -375,7 +375,7 @@ impl<'a> Workspace<'a> {
     }
 
     fn pending(&self, key: &Key, draft: Draft) -> Seen {
-        Seen::Pending { key: key.clone(), draft, group: self.this_group() }
+        Seen::Pending(Box::new(Pending { key: key.clone(), draft, group: self.this_group() }))
     }
 
     fn this_group(&self) -> GroupIndex {
@@ -389,7 +389,7 @@ impl<'a> Workspace<'a> {
             Before::Stored(stored) => Some(Seen::Stored(stored.clone())),
             Before::Written(group, write) => {
                 let draft = self.groups.writes[write].op.draft()?.clone();
-                Some(Seen::Pending { key: slot.key.clone(), draft, group })
+                Some(Seen::Pending(Box::new(Pending { key: slot.key.clone(), draft, group })))
             }
         }
     }
@@ -406,8 +406,8 @@ impl<'a> Workspace<'a> {
         let this_group = self.this_group();
         let (version, created) = match current {
             None => (1, Created::By(this_group)),
-            Some(Seen::Pending { draft, group, .. }) if *group == this_group => {
-                (draft.version, draft.created)
+            Some(Seen::Pending(pending)) if pending.group == this_group => {
+                (pending.draft.version, pending.draft.created)
             }
             Some(seen) => (seen.version() + 1, seen.created()),
         };

@@ -9,12 +9,11 @@ use crate::{
     },
     store::{
         RequestId,
-        command::{EntryView, Reply},
+        command::{EntryView, Reply, Set},
         error::Refusal,
-        keys,
         record::{
             self,
-            request::{KeptAnswer, PER_RECORD, Requests, Revisions},
+            request::{self, KeptAnswer, RecordName, RecordWriter, Revisions},
         },
     },
 };
@@ -22,128 +21,117 @@ use crate::{
 /// How long an answer is kept at least.
 const KEPT_MS: u64 = 600_000;
 
-/// The answers of this commit.
+/// The records of answers that requests of this commit have to do with.
 #[derive(Debug, Default)]
-pub(super) struct Answers {
-    /// By the keys of their records.
-    new: BTreeMap<Key, Vec<NewAnswer>>,
+pub(super) struct Records(BTreeMap<RecordName, Record>);
+
+/// A record as it was read.
+#[derive(Debug, Default)]
+struct Record {
+    /// Unless there is none, or none that can be read.
+    stored: Option<StoredEntry>,
+    /// The numbers of the requests that it has the answers to.
+    numbers: Vec<u64>,
 }
 
-/// An answer of this commit.
-#[derive(Debug)]
-struct NewAnswer {
-    seq: u64,
-    fingerprint: u64,
+/// An answer of this commit that is to be kept.
+pub struct NewAnswer<'a> {
+    /// What it answers.
+    pub request: &'a RequestId,
+    /// That, if it is a set.
+    pub asked: Option<&'a Set>,
     /// The group of writes that it is of.
-    group: GroupIndex,
-    reply: Reply<Seen>,
+    pub group: GroupIndex,
+    /// The answer.
+    pub reply: &'a Reply<Seen>,
 }
 
 impl RequestId {
-    /// The key of the record that holds its answer.
-    pub fn record_key(&self) -> Key {
-        keys::requests(self.client, self.seq / PER_RECORD)
-    }
-
-    /// The answer that was given before, if there is one in the record.
-    pub fn recall<E>(
-        &self,
-        record: Option<&StoredEntry>,
-    ) -> Result<Option<(GroupStamp, Reply<EntryView>)>, Refusal<E>> {
-        let Some(record) = record else {
-            return Ok(None);
-        };
-        let Some(requests) = record::decode::<Requests>(&record.value) else {
-            return Ok(None);
-        };
-        let Some(answer) = requests.answers.get(&self.seq) else {
-            return Ok(None);
-        };
-        self.check(answer.fingerprint)?;
-        Ok(Some(answer.recall(stamp_of(record))))
-    }
-
     /// The unlogged write that keeps the answer of a commit whose only revision is that of the record.
-    pub fn write_alone(&self, record: Option<&StoredEntry>, reply: Reply<Seen>) -> Write {
-        let mut requests = settled(record);
-        let answer = KeptAnswer::of_whole(self.fingerprint, reply);
-        requests.answers.insert(self.seq, answer);
-        write(self.record_key(), &requests, GroupIndex(0))
+    pub fn write_alone(&self, record: Option<StoredEntry>, reply: &Reply<Seen>) -> Write {
+        let mut writer = Record::of(record).writer();
+        writer.add(&KeptAnswer::of_whole(self, reply));
+        write(RecordName::of(self).key(), writer, GroupIndex(0))
+    }
+}
+
+impl Record {
+    fn of(stored: Option<StoredEntry>) -> Self {
+        let numbers = stored.as_ref().and_then(|record| request::numbers(&record.value));
+        match numbers {
+            Some(numbers) => Self { stored, numbers },
+            None => Self::default(),
+        }
     }
 
-    fn check<E>(&self, fingerprint: u64) -> Result<(), Refusal<E>> {
-        if fingerprint == self.fingerprint {
-            return Ok(());
-        }
-        Err(Refusal::RequestReused { seq: self.seq })
+    fn writer(&self) -> RecordWriter {
+        RecordWriter::new(self.stored.clone(), self.numbers.clone())
     }
 }
 
 impl Workspace<'_> {
-    /// The answer that was given to a request before.
+    /// The answer that was given to a request before. `asked` is what it asks for now, if that is a set.
     pub fn recall(
-        &self,
+        &mut self,
         request: &RequestId,
+        asked: Option<&Set>,
     ) -> Result<Option<(GroupStamp, Reply<EntryView>)>, Refusal<Seen>> {
-        match self.held(&request.record_key()) {
-            Some(Seen::Stored(record)) if !record.deadline.is_due(self.tip.time_ms) => {
-                request.recall(Some(&record))
+        let record = self.record(RecordName::of(request));
+        if !record.numbers.contains(&request.seq) {
+            return Ok(None);
+        }
+        let found = record.stored.as_ref().and_then(|stored| request::find(stored, request.seq));
+        match found {
+            Some((answer, _)) if answer.fingerprint() != request.fingerprint => {
+                Err(Refusal::RequestReused { seq: request.seq })
             }
-            _ => Ok(None),
+            found => Ok(found.map(|(answer, written)| answer.recall(asked, written))),
         }
     }
 
-    /// Keeps the answer to a request that has changed something.
-    pub fn keep_answer(&mut self, request: &RequestId, group: GroupIndex, reply: &Reply<Seen>) {
-        let RequestId { seq, fingerprint, .. } = *request;
-        let answer = NewAnswer { seq, fingerprint, group, reply: reply.clone() };
-        self.answers.new.entry(request.record_key()).or_default().push(answer);
+    /// Adds answers to the writes of the last group. Answers how many went into each record.
+    pub fn keep_answers<'a>(
+        &mut self,
+        answers: impl Iterator<Item = NewAnswer<'a>>,
+    ) -> Vec<(RecordName, u32)> {
+        let Some(last) = self.expected_revisions.last().copied() else {
+            return Vec::new();
+        };
+        let mut writers = BTreeMap::new();
+        for NewAnswer { request, asked, group, reply } in answers {
+            let name = RecordName::of(request);
+            let writer = writers.entry(name).or_insert_with(|| self.record(name).writer());
+            let revisions = Revisions { expected: &self.expected_revisions, last };
+            writer.add(&KeptAnswer::new(request, asked, reply, group, revisions));
+        }
+        let group = GroupIndex(self.groups.len() - 1);
+        let kept = writers.iter().map(|(name, writer)| (*name, writer.count())).collect();
+        let writes = writers.into_iter().map(|(name, writer)| write(name.key(), writer, group));
+        self.groups.writes.extend(writes);
+        if let Some(end) = self.groups.ends.last_mut() {
+            *end = self.groups.writes.len();
+        }
+        kept
     }
 
-    /// Adds the answers to the writes of the last group.
-    pub(super) fn write_answers(&mut self) {
-        let Some(last) = self.expected_revisions.last().copied() else {
-            return;
-        };
-        for (key, new) in std::mem::take(&mut self.answers.new) {
-            let stored = match self.held(&key) {
+    /// A record, read once for all requests of the commit.
+    fn record(&mut self, name: RecordName) -> &Record {
+        if !self.records.0.contains_key(&name) {
+            let stored = match self.held(&name.key()) {
                 Some(Seen::Stored(record)) if !record.deadline.is_due(self.tip.time_ms) => {
                     Some(record)
                 }
                 _ => None,
             };
-            let mut requests = settled(stored.as_ref());
-            for NewAnswer { seq, fingerprint, group, reply } in new {
-                let revisions = Revisions { expected: &self.expected_revisions, last };
-                let answer = KeptAnswer::new(fingerprint, &reply, group, revisions);
-                requests.answers.insert(seq, answer);
-            }
-            let group = GroupIndex(self.groups.len() - 1);
-            self.groups.writes.push(write(key, &requests, group));
+            self.records.0.insert(name, Record::of(stored));
         }
-        if let Some(end) = self.groups.ends.last_mut() {
-            *end = self.groups.writes.len();
-        }
+        &self.records.0[&name]
     }
 }
 
-/// The answers of a record, if there is one, told without regard to when it was written.
-fn settled(record: Option<&StoredEntry>) -> Requests {
-    let Some(record) = record else {
-        return Requests::default();
-    };
-    let mut requests: Requests = record::decode(&record.value).unwrap_or_default();
-    requests.settle(stamp_of(record));
-    requests
-}
-
-fn stamp_of(record: &StoredEntry) -> GroupStamp {
-    GroupStamp { revision: record.mod_revision, time_ms: record.updated_at_ms }
-}
-
-fn write(key: Key, requests: &Requests, group: GroupIndex) -> Write {
+fn write(key: Key, writer: RecordWriter, group: GroupIndex) -> Write {
     let draft = Draft {
-        value: record::encode(requests),
+        value: writer.finish(),
         content_type: record::JSON,
         version: 1,
         created: Created::By(group),

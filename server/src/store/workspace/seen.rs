@@ -9,15 +9,19 @@ use crate::backend::{Created, Draft, GroupIndex, Key, NewDeadline, StoredEntry};
 pub enum Seen {
     /// As the backend holds it.
     Stored(StoredEntry),
-    /// As a group of this commit writes it.
-    Pending {
-        /// The key.
-        key: Key,
-        /// What is written.
-        draft: Draft,
-        /// Which group writes it.
-        group: GroupIndex,
-    },
+    /// As a group of this commit writes it. Boxed, for it is large and handed on often.
+    Pending(Box<Pending>),
+}
+
+/// An entry that a group of this commit writes.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    /// The key.
+    pub key: Key,
+    /// What is written.
+    pub draft: Draft,
+    /// Which group writes it.
+    pub group: GroupIndex,
 }
 
 impl Seen {
@@ -25,7 +29,7 @@ impl Seen {
     pub fn key(&self) -> &Key {
         match self {
             Self::Stored(stored) => stored.key(),
-            Self::Pending { key, .. } => key,
+            Self::Pending(pending) => &pending.key,
         }
     }
 
@@ -33,7 +37,7 @@ impl Seen {
     pub fn value(&self) -> &Bytes {
         match self {
             Self::Stored(stored) => &stored.value,
-            Self::Pending { draft, .. } => &draft.value,
+            Self::Pending(pending) => &pending.draft.value,
         }
     }
 
@@ -41,7 +45,7 @@ impl Seen {
     pub fn content_type(&self) -> &Bytes {
         match self {
             Self::Stored(stored) => &stored.content_type,
-            Self::Pending { draft, .. } => &draft.content_type,
+            Self::Pending(pending) => &pending.draft.content_type,
         }
     }
 
@@ -49,7 +53,7 @@ impl Seen {
     pub fn version(&self) -> u64 {
         match self {
             Self::Stored(stored) => stored.version,
-            Self::Pending { draft, .. } => draft.version,
+            Self::Pending(pending) => pending.draft.version,
         }
     }
 
@@ -57,7 +61,7 @@ impl Seen {
     pub fn deadline(&self) -> NewDeadline {
         match self {
             Self::Stored(stored) => stored.deadline.clone().into(),
-            Self::Pending { draft, .. } => draft.deadline.clone(),
+            Self::Pending(pending) => pending.draft.deadline.clone(),
         }
     }
 
@@ -65,7 +69,7 @@ impl Seen {
     pub fn reference(&self) -> Option<&Key> {
         match self {
             Self::Stored(stored) => stored.deadline.reference(),
-            Self::Pending { draft, .. } => draft.deadline.reference(),
+            Self::Pending(pending) => pending.draft.deadline.reference(),
         }
     }
 
@@ -73,11 +77,11 @@ impl Seen {
     pub fn without_value(&self) -> Self {
         match self {
             Self::Stored(stored) => Self::Stored(stored.clone()),
-            Self::Pending { key, draft, group } => Self::Pending {
-                key: key.clone(),
-                draft: Draft { value: Bytes::new(), ..draft.clone() },
-                group: *group,
-            },
+            Self::Pending(pending) => {
+                let mut pending = pending.clone();
+                pending.draft.value = Bytes::new();
+                Self::Pending(pending)
+            }
         }
     }
 
@@ -85,7 +89,7 @@ impl Seen {
     pub fn created(&self) -> Created {
         match self {
             Self::Stored(stored) => Created::Before(stored.create_revision, stored.created_at_ms),
-            Self::Pending { draft, .. } => draft.created,
+            Self::Pending(pending) => pending.draft.created,
         }
     }
 
@@ -93,8 +97,8 @@ impl Seen {
     pub fn is_due(&self, time_ms: i64) -> bool {
         match self {
             Self::Stored(stored) => stored.deadline.is_due(time_ms),
-            Self::Pending { draft, .. } => {
-                matches!(draft.deadline, NewDeadline::At(at_ms) if at_ms <= time_ms)
+            Self::Pending(pending) => {
+                matches!(pending.draft.deadline, NewDeadline::At(at_ms) if at_ms <= time_ms)
             }
         }
     }
