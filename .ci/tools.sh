@@ -36,6 +36,18 @@ install_python() {
         cp tests/python/requirements.txt "$stamp"
 }
 
+# Redis, which the tests start by themselves: no service is left running.
+install_redis() {
+    command -v redis-server >/dev/null && command -v redis-cli >/dev/null && return
+    # A package that starts its service would do so with the port and the files of a real one.
+    local policy=/usr/sbin/policy-rc.d status=0
+    [ "$(id -u)" = 0 ] && [ ! -e "$policy" ] && printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" ||
+        policy=
+    need redis-server redis-server || status=$?
+    [ -z "$policy" ] || rm -f "$policy"
+    return "$status"
+}
+
 # Buf, the checker of protos, as the function `buf`. The package's install script is not run: it only makes
 # the start faster, and the binary is a package of its own.
 install_buf() {

@@ -4,12 +4,16 @@
 pub mod backends;
 pub mod build;
 pub mod call;
+pub mod clock;
 pub mod coordination;
 pub mod failure;
+pub mod health;
 pub mod keeper;
 pub mod lock_watcher;
 pub mod namespace;
+pub mod pair;
 pub mod pipe;
+pub mod redis;
 pub mod transfer;
 pub mod watcher;
 

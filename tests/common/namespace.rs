@@ -19,6 +19,8 @@ pub struct Namespace {
     pub channel: Channel,
     /// For further connections.
     pub endpoint: Endpoint,
+    /// The servers that are behind it, each for itself.
+    pub servers: Vec<Endpoint>,
 }
 
 impl Namespace {
@@ -31,7 +33,13 @@ impl Namespace {
             name: format!("{label}-{number}"),
             channel: server.connect(),
             endpoint: server.endpoint(),
+            servers: server.servers(),
         }
+    }
+
+    /// The same namespace through another server.
+    pub fn through(&self, server: &TestServer) -> Self {
+        Namespace { name: self.name.clone(), ..Namespace::fresh(server, "") }
     }
 
     /// The same connection, another namespace.

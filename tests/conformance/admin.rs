@@ -5,7 +5,12 @@ use holdfast_proto::v1::*;
 use tonic::{Request, client::Grpc, codegen::http::uri::PathAndQuery};
 use tonic_prost::ProstCodec;
 
-use crate::common::{build::*, namespace::Namespace};
+use crate::common::{
+    backends::statistics,
+    build::*,
+    health::{SERVING, health},
+    namespace::Namespace,
+};
 
 crate::cases! {
     server_tells_what_it_is,
@@ -39,13 +44,13 @@ async fn limits_are_those_of_the_documentation(ns: Namespace) {
 }
 
 async fn statistics_count_what_happens(ns: Namespace) {
-    let before = ns.ok(GetStatsRequest {}).await;
+    let before = statistics(&ns.servers).await;
     let base = ns.set("k", "12345678").await.mod_revision;
     let watcher = ns.watching(watch(all())).await;
     let mut expiring = ns.watching(watch_after(all(), base)).await;
     ns.ok(SetRequest { expiry: ttl(1), ..set("short", "1") }).await;
     expiring.events(2).await;
-    let after = ns.ok(GetStatsRequest {}).await;
+    let after = statistics(&ns.servers).await;
     // Other cases run beside this one: what only rises can be compared.
     assert!(after.commands >= before.commands + 2);
     assert!(after.commits > before.commits);
@@ -68,29 +73,9 @@ async fn compaction_of_everything_keeps_the_namespace_writable(ns: Namespace) {
     assert_eq!(ns.get("k").await.expect("set").version, 5);
 }
 
-/// `grpc.health.v1`: a request names a service, an answer has a status.
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthRequest {
-    #[prost(string, tag = "1")]
-    service: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthResponse {
-    #[prost(int32, tag = "1")]
-    status: i32,
-}
-
 async fn health_is_serving(ns: Namespace) {
-    const SERVING: i32 = 1;
     for service in ["", "holdfast.v1.KvService", "holdfast.v1.WatchService"] {
-        let mut client = Grpc::new(ns.channel.clone());
-        client.ready().await.expect("the server is there");
-        let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
-        let codec = ProstCodec::<HealthRequest, HealthResponse>::new();
-        let request = HealthRequest { service: service.to_owned() };
-        let answer = client.unary(Request::new(request), path, codec).await;
-        assert_eq!(answer.expect("answered").into_inner().status, SERVING, "{service}");
+        assert_eq!(health(ns.channel.clone(), service).await, SERVING, "{service}");
     }
 }
 
@@ -110,7 +95,13 @@ struct ReflectionResponse {
 #[derive(Clone, PartialEq, prost::Message)]
 struct Services {
     #[prost(message, repeated, tag = "1")]
-    service: Vec<HealthRequest>,
+    service: Vec<Named>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Named {
+    #[prost(string, tag = "1")]
+    service: String,
 }
 
 async fn reflection_knows_all_services(ns: Namespace) {

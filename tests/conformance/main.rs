@@ -39,14 +39,18 @@ mod watch;
 mod watch_cursor;
 mod watch_state;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use libtest_mimic::{Arguments, Trial};
 
 use common::{
     RUNTIME,
-    backends::{BACKENDS, TestServer},
+    backends::{BACKENDS, Backend, TestServer},
     namespace::Namespace,
 };
 
@@ -111,26 +115,31 @@ fn main() -> ExitCode {
     ];
     let mut trials = limits::trials();
     for backend in BACKENDS {
-        let server = TestServer::start(backend).map(Arc::new);
+        let server = Arc::new(OnceLock::new());
         for (topic, cases) in &topics {
             for case in cases {
-                trials.push(trial(backend.name, topic, case, server.clone()));
+                trials.push(trial(backend, topic, case, server.clone()));
             }
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// A case on a backend; ignored where the backend cannot be had.
-fn trial(backend: &str, topic: &str, case: &Case, server: Option<Arc<TestServer>>) -> Trial {
+/// A case on a backend, by the server that all of them share; ignored where the backend cannot be had.
+fn trial(
+    backend: &'static Backend,
+    topic: &str,
+    case: &Case,
+    server: Arc<OnceLock<TestServer>>,
+) -> Trial {
     let (name, run) = (case.name, case.run);
-    let missing = server.is_none();
     let test = move || {
-        let server = server.ok_or("the backend is not on this machine")?;
-        let namespace = Namespace::fresh(&server, name);
+        let server = server.get_or_init(|| TestServer::start(backend));
+        let namespace = Namespace::fresh(server, name);
         RUNTIME
             .block_on(async { tokio::time::timeout(HANGS, run(namespace)).await })
             .map_err(|_| "the case hangs".into())
     };
-    Trial::test(format!("{backend}::{topic}::{name}"), test).with_ignored_flag(missing)
+    let name = format!("{}::{topic}::{name}", backend.name);
+    Trial::test(name, test).with_ignored_flag(!(backend.is_here)())
 }

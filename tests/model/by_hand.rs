@@ -4,12 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use holdfast_proto::v1::{get_ttl_response::Ttl, *};
-use holdfast_server::clock::{Clock, ManualClock};
 
-use crate::common::{build::*, namespace::Namespace};
+use crate::common::{build::*, clock::TestClock, namespace::Namespace};
 
 /// A case with its name; it may move the clock, which is nobody else's meanwhile.
-pub type Case = (&'static str, fn(Namespace, Arc<ManualClock>) -> BoxFuture<'static, ()>);
+pub type Case = (&'static str, fn(Namespace, Arc<TestClock>) -> BoxFuture<'static, ()>);
 
 /// Lists cases, by their functions.
 macro_rules! by_hand {
@@ -35,11 +34,11 @@ fn leaving(key: &str, ttl_ms: u64) -> SetRequest {
 }
 
 /// Moves the clock on.
-pub fn pass(clock: &ManualClock, ms: u64) {
+pub fn pass(clock: &TestClock, ms: u64) {
     clock.advance(Duration::from_millis(ms));
 }
 
-async fn an_entry_lives_to_the_last_millisecond(ns: Namespace, clock: Arc<ManualClock>) {
+async fn an_entry_lives_to_the_last_millisecond(ns: Namespace, clock: Arc<TestClock>) {
     let answer = ns.ok(leaving("k", 1000)).await;
     assert_eq!(answer.time_ms, clock.now_ms());
     pass(&clock, 999);
@@ -50,7 +49,7 @@ async fn an_entry_lives_to_the_last_millisecond(ns: Namespace, clock: Arc<Manual
     assert_eq!(ns.ok(get_ttl("k")).await.ttl, Some(Ttl::Missing(Default::default())));
 }
 
-async fn the_expiry_is_committed_when_the_deadline_comes(ns: Namespace, clock: Arc<ManualClock>) {
+async fn the_expiry_is_committed_when_the_deadline_comes(ns: Namespace, clock: Arc<TestClock>) {
     let mut watcher = ns.watching(watch(all())).await;
     let mut due = Vec::new();
     for round in 1..=5 {
@@ -67,7 +66,7 @@ async fn the_expiry_is_committed_when_the_deadline_comes(ns: Namespace, clock: A
     }
 }
 
-async fn a_hundred_years_pass(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_hundred_years_pass(ns: Namespace, clock: Arc<TestClock>) {
     const YEARS: u64 = 36_500 * 24 * 3_600_000;
     let set = ns.ok(leaving("k", YEARS)).await;
     pass(&clock, YEARS - 1);
@@ -78,7 +77,7 @@ async fn a_hundred_years_pass(ns: Namespace, clock: Arc<ManualClock>) {
     assert_eq!(watcher.events(1).await[0].r#type(), EventType::Expire);
 }
 
-async fn a_refresh_at_the_last_millisecond_counts(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_refresh_at_the_last_millisecond_counts(ns: Namespace, clock: Arc<TestClock>) {
     let set = ns.ok(leaving("k", 50)).await;
     for _ in 0..20 {
         pass(&clock, 49);
@@ -92,7 +91,7 @@ async fn a_refresh_at_the_last_millisecond_counts(ns: Namespace, clock: Arc<Manu
     assert_eq!(events[20].time_ms, clock.now_ms());
 }
 
-async fn events_grow_old_and_are_forgotten(ns: Namespace, clock: Arc<ManualClock>) {
+async fn events_grow_old_and_are_forgotten(ns: Namespace, clock: Arc<TestClock>) {
     ns.ok(update(NamespaceSettings { log_max_age_ms: Some(60_000), ..Default::default() })).await;
     let old = ns.set("k", "1").await.mod_revision;
     let next = ns.set("k", "2").await.mod_revision;
@@ -115,7 +114,7 @@ async fn events_grow_old_and_are_forgotten(ns: Namespace, clock: Arc<ManualClock
     assert!(!ns.events_after(young - 1).await.is_empty());
 }
 
-async fn pages_are_of_the_first_pages_time(ns: Namespace, clock: Arc<ManualClock>) {
+async fn pages_are_of_the_first_pages_time(ns: Namespace, clock: Arc<TestClock>) {
     for name in ["a", "b", "c", "d"] {
         ns.ok(leaving(name, 100)).await;
     }

@@ -5,11 +5,10 @@ use std::{sync::Arc, time::Duration};
 use holdfast_proto::v1::{
     compare::Operand, get_ttl_response::Ttl, operation_result::Kind as Done, *,
 };
-use holdfast_server::clock::{Clock, ManualClock};
 
 use crate::{
     by_hand::{by_hand, pass},
-    common::{build::*, coordination::*, namespace::Namespace},
+    common::{build::*, clock::TestClock, coordination::*, namespace::Namespace},
 };
 
 by_hand! {
@@ -60,7 +59,7 @@ async fn sightings(ns: &Namespace) -> Vec<(&'static str, bool)> {
 
 async fn no_read_sees_a_leased_entry_from_the_end_of_its_lease_on(
     ns: Namespace,
-    clock: Arc<ManualClock>,
+    clock: Arc<TestClock>,
 ) {
     for _ in 0..10 {
         let lease = ns.lease(1_000).await;
@@ -76,7 +75,7 @@ async fn no_read_sees_a_leased_entry_from_the_end_of_its_lease_on(
     }
 }
 
-async fn no_read_misses_a_leased_entry_before(ns: Namespace, clock: Arc<ManualClock>) {
+async fn no_read_misses_a_leased_entry_before(ns: Namespace, clock: Arc<TestClock>) {
     let lease = ns.lease(1_000).await;
     ns.attach("k", lease).await;
     pass(&clock, 999);
@@ -86,7 +85,7 @@ async fn no_read_misses_a_leased_entry_before(ns: Namespace, clock: Arc<ManualCl
     assert_eq!(ns.ok(get_ttl("k")).await.ttl, Some(Ttl::RemainingMs(1)));
 }
 
-async fn a_lease_kept_alive_at_the_last_millisecond_lives(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_lease_kept_alive_at_the_last_millisecond_lives(ns: Namespace, clock: Arc<TestClock>) {
     let lease = ns.lease(50).await;
     let entry = ns.attach("k", lease).await;
     for _ in 0..20 {
@@ -100,7 +99,7 @@ async fn a_lease_kept_alive_at_the_last_millisecond_lives(ns: Namespace, clock: 
     assert_eq!(ns.get("k").await, None);
 }
 
-async fn a_lease_lasts_its_ttl_from_each_renewal(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_lease_lasts_its_ttl_from_each_renewal(ns: Namespace, clock: Arc<TestClock>) {
     let lease = ns.lease(1_000).await;
     ns.attach("k", lease).await;
     pass(&clock, 400);
@@ -112,7 +111,7 @@ async fn a_lease_lasts_its_ttl_from_each_renewal(ns: Namespace, clock: Arc<Manua
     assert_eq!(ns.ok(get_lease(lease)).await.lease, None);
 }
 
-async fn the_end_of_a_lease_is_committed_when_it_comes(ns: Namespace, clock: Arc<ManualClock>) {
+async fn the_end_of_a_lease_is_committed_when_it_comes(ns: Namespace, clock: Arc<TestClock>) {
     let mut watcher = ns.watching(watch(all())).await;
     let mut leases = Vec::new();
     for round in 1..=5 {
@@ -135,7 +134,7 @@ async fn the_end_of_a_lease_is_committed_when_it_comes(ns: Namespace, clock: Arc
     }
 }
 
-async fn a_lease_can_be_attached_to_until_it_ends(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_lease_can_be_attached_to_until_it_ends(ns: Namespace, clock: Arc<TestClock>) {
     let lease = ns.lease(100).await;
     pass(&clock, 99);
     ns.attach("k", lease).await;
@@ -146,7 +145,7 @@ async fn a_lease_can_be_attached_to_until_it_ends(ns: Namespace, clock: Arc<Manu
     assert!(!ns.ok(revoke(lease)).await.revoked);
 }
 
-async fn a_lock_ends_with_its_lease_to_the_millisecond(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_lock_ends_with_its_lease_to_the_millisecond(ns: Namespace, clock: Arc<TestClock>) {
     let lease = ns.lease(100).await;
     let lock = ns.hold(acquire_by("l", lease)).await;
     let guarded = SetRequest { options: guarded([&lock]), ..set("k", "1") };
@@ -162,7 +161,7 @@ async fn a_lock_ends_with_its_lease_to_the_millisecond(ns: Namespace, clock: Arc
     ns.lost(renew(&lock), &lock, "lease_expired").await;
 }
 
-async fn an_id_can_be_used_again_after_an_hour(ns: Namespace, clock: Arc<ManualClock>) {
+async fn an_id_can_be_used_again_after_an_hour(ns: Namespace, clock: Arc<TestClock>) {
     const HOUR: Duration = Duration::from_hours(1);
     let granting = GrantRequest { lease_id: Some(7), ..grant(1_000) };
     ns.ok(granting.clone()).await;
@@ -173,7 +172,7 @@ async fn an_id_can_be_used_again_after_an_hour(ns: Namespace, clock: Arc<ManualC
     ns.ok(granting).await;
 }
 
-async fn a_lease_of_a_hundred_years(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_lease_of_a_hundred_years(ns: Namespace, clock: Arc<TestClock>) {
     const YEARS: u64 = 36_500 * 24 * 3_600_000;
     let lease = ns.lease(YEARS).await;
     ns.attach("k", lease).await;

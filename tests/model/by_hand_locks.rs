@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use holdfast_proto::v1::*;
-use holdfast_server::clock::{Clock, ManualClock};
 
 use crate::{
     by_hand::{by_hand, pass},
-    common::{build::*, coordination::*, lock_watcher::LockWatcher, namespace::Namespace},
+    common::{
+        build::*, clock::TestClock, coordination::*, lock_watcher::LockWatcher,
+        namespace::Namespace,
+    },
 };
 
 by_hand! {
@@ -20,7 +22,7 @@ by_hand! {
     the_end_of_a_hold_is_told_when_it_comes,
 }
 
-async fn a_hold_lasts_to_the_last_millisecond(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_hold_lasts_to_the_last_millisecond(ns: Namespace, clock: Arc<TestClock>) {
     let lock = ns.hold(acquire_for("l", 1_000)).await;
     assert_eq!(lock.acquired_at_ms, clock.now_ms());
     pass(&clock, 999);
@@ -31,7 +33,7 @@ async fn a_hold_lasts_to_the_last_millisecond(ns: Namespace, clock: Arc<ManualCl
     assert!(ns.hold(acquire("l")).await.token > lock.token);
 }
 
-async fn a_renewal_at_the_last_millisecond_counts(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_renewal_at_the_last_millisecond_counts(ns: Namespace, clock: Arc<TestClock>) {
     let lock = ns.hold(acquire_for("l", 50)).await;
     for _ in 0..20 {
         pass(&clock, 49);
@@ -44,7 +46,7 @@ async fn a_renewal_at_the_last_millisecond_counts(ns: Namespace, clock: Arc<Manu
     assert!(!ns.ok(release(&lock)).await.released);
 }
 
-async fn a_guard_counts_to_the_last_millisecond(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_guard_counts_to_the_last_millisecond(ns: Namespace, clock: Arc<TestClock>) {
     let lock = ns.hold(acquire_for("l", 50)).await;
     let write = SetRequest { options: guarded([&lock]), ..set("k", "1") };
     pass(&clock, 49);
@@ -53,7 +55,7 @@ async fn a_guard_counts_to_the_last_millisecond(ns: Namespace, clock: Arc<Manual
     ns.lost(write, &lock, "expired").await;
 }
 
-async fn a_waiter_gets_the_lock_when_the_hold_ends(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_waiter_gets_the_lock_when_the_hold_ends(ns: Namespace, clock: Arc<TestClock>) {
     let lock = ns.hold(acquire_for("l", 500)).await;
     let waiter = ns.queue(patient(acquire_for("l", 500)), 1).await;
     pass(&clock, 499);
@@ -65,7 +67,7 @@ async fn a_waiter_gets_the_lock_when_the_hold_ends(ns: Namespace, clock: Arc<Man
     assert_eq!(next.expires_at_ms, clock.now_ms() + 500);
 }
 
-async fn a_new_ttl_counts_from_the_renewal(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_new_ttl_counts_from_the_renewal(ns: Namespace, clock: Arc<TestClock>) {
     let lock = ns.hold(acquire_for("l", 100)).await;
     pass(&clock, 60);
     ns.ok(RenewRequest { ttl_ms: Some(1_000), ..renew(&lock) }).await;
@@ -75,14 +77,14 @@ async fn a_new_ttl_counts_from_the_renewal(ns: Namespace, clock: Arc<ManualClock
     assert_eq!(ns.lock("l").await, None);
 }
 
-async fn a_renewal_may_shorten(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_renewal_may_shorten(ns: Namespace, clock: Arc<TestClock>) {
     let lock = ns.hold(acquire_for("l", 60_000)).await;
     ns.ok(RenewRequest { ttl_ms: Some(10), ..renew(&lock) }).await;
     pass(&clock, 10);
     assert_eq!(ns.lock("l").await, None);
 }
 
-async fn the_end_of_a_hold_is_told_when_it_comes(ns: Namespace, clock: Arc<ManualClock>) {
+async fn the_end_of_a_hold_is_told_when_it_comes(ns: Namespace, clock: Arc<TestClock>) {
     let mut watcher = LockWatcher::on(&ns, watch_locks("")).await;
     watcher.state().await;
     for round in 1..=5 {

@@ -3,11 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use holdfast_proto::v1::*;
-use holdfast_server::clock::ManualClock;
 
 use crate::{
     by_hand::{by_hand, pass},
-    common::{build::*, coordination::*, namespace::Namespace},
+    common::{build::*, clock::TestClock, coordination::*, namespace::Namespace},
 };
 
 by_hand! {
@@ -25,7 +24,7 @@ fn counted() -> IncrementRequest {
 
 async fn a_request_is_remembered_for_ten_minutes_and_no_longer(
     ns: Namespace,
-    clock: Arc<ManualClock>,
+    clock: Arc<TestClock>,
 ) {
     let request = counted();
     let answer = ns.ok(request.clone()).await;
@@ -35,7 +34,7 @@ async fn a_request_is_remembered_for_ten_minutes_and_no_longer(
     assert_eq!(ns.ok(request).await.value, 2);
 }
 
-async fn a_replay_does_not_lengthen_the_memory(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_replay_does_not_lengthen_the_memory(ns: Namespace, clock: Arc<TestClock>) {
     let request = counted();
     ns.ok(request.clone()).await;
     clock.advance(REMEMBERED / 2);
@@ -44,7 +43,7 @@ async fn a_replay_does_not_lengthen_the_memory(ns: Namespace, clock: Arc<ManualC
     assert_eq!(ns.ok(request).await.value, 2);
 }
 
-async fn a_deadline_counts_from_the_first_time(ns: Namespace, clock: Arc<ManualClock>) {
+async fn a_deadline_counts_from_the_first_time(ns: Namespace, clock: Arc<TestClock>) {
     let options = numbered(&unique(8), 1);
     let request = SetRequest { options, expiry: ttl(1_000), ..set("k", "1") };
     let answer = ns.ok(request.clone()).await;

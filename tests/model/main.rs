@@ -18,13 +18,13 @@ mod steps;
 
 use std::{env, process::ExitCode, str::FromStr, sync::Arc, time::Duration};
 
-use holdfast_server::clock::ManualClock;
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use common::{
     RUNTIME,
     backends::{BACKENDS, Backend, TestServer},
+    clock::TestClock,
     namespace::Namespace,
 };
 
@@ -44,31 +44,31 @@ fn main() -> ExitCode {
             [by_hand::CASES, by_hand_leases::CASES, by_hand_locks::CASES, by_hand_requests::CASES];
         for case in files.into_iter().flatten() {
             let name = format!("{}::{}", backend.name, case.0);
-            trials.push(Trial::test(name, move || by_hand(backend, *case)));
+            let trial = Trial::test(name, move || by_hand(backend, *case));
+            trials.push(trial.with_ignored_flag(!(backend.is_here_with_clock)()));
         }
         let name = format!("{}::random_sequences_agree_with_the_model", backend.name);
-        trials.push(Trial::test(name, || random_sequences(backend)));
+        let trial = Trial::test(name, || random_sequences(backend));
+        trials.push(trial.with_ignored_flag(!(backend.is_here_with_clock)()));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn by_hand(backend: &Backend, (name, run): by_hand::Case) -> Result<(), Failed> {
-    let (server, clock) = start(backend)?;
+    let (server, clock) = start(backend);
     let run = run(Namespace::fresh(&server, name), clock);
     RUNTIME
         .block_on(async { tokio::time::timeout(HANGS, run).await })
         .map_err(|_| "the case hangs".into())
 }
 
-fn start(backend: &Backend) -> Result<(TestServer, Arc<ManualClock>), Failed> {
-    let clock = ManualClock::new(1_700_000_000_000);
-    let server = TestServer::with_clock(backend, clock.clone());
-    let server = server.ok_or("the backend is not on this machine")?;
-    Ok((server, clock))
+fn start(backend: &Backend) -> (TestServer, Arc<TestClock>) {
+    let clock = TestClock::at(1_700_000_000_000);
+    (TestServer::with_clock(backend, &clock), clock)
 }
 
 fn random_sequences(backend: &Backend) -> Result<(), Failed> {
-    let (server, clock) = start(backend)?;
+    let (server, clock) = start(backend);
     let seed = from_env("SEED").unwrap_or_else(any_seed);
     eprintln!("SEED={seed}");
     let config = Config {

@@ -3,11 +3,11 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use holdfast_proto::v1::{pipeline_answer::Result as Answer, pipeline_call::Operation as Op, *};
-use holdfast_server::clock::{Clock, ManualClock};
 
 use crate::{
     common::{
         build,
+        clock::TestClock,
         coordination::{granted, guarded, kept, with_options},
         failure::Failure,
         namespace::Namespace,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Runs a sequence on a fresh namespace; panics where server and model differ.
-pub async fn run(ns: Namespace, clock: Arc<ManualClock>, steps: Vec<Step>) {
+pub async fn run(ns: Namespace, clock: Arc<TestClock>, steps: Vec<Step>) {
     let mut run = Run::begin(ns, clock).await;
     for step in steps {
         run.step(step).await;
@@ -29,7 +29,7 @@ pub async fn run(ns: Namespace, clock: Arc<ManualClock>, steps: Vec<Step>) {
 
 struct Run {
     ns: Namespace,
-    clock: Arc<ManualClock>,
+    clock: Arc<TestClock>,
     model: Model,
     /// The revision that the namespace began with.
     base: u64,
@@ -40,7 +40,7 @@ struct Run {
 }
 
 impl Run {
-    async fn begin(ns: Namespace, clock: Arc<ManualClock>) -> Self {
+    async fn begin(ns: Namespace, clock: Arc<TestClock>) -> Self {
         let (model, watcher) = found(&ns, 0).await;
         Run { ns, clock, base: model.revision, model, watcher, seen: VecDeque::new() }
     }

@@ -9,6 +9,7 @@ mod commit;
 pub mod embedded;
 mod entry;
 mod key;
+mod redis;
 pub mod registry;
 mod retain;
 mod staging;
@@ -154,6 +155,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// - `Compacted` where the log no longer reaches back, `Future` past its end.
     /// - After revision 0: from the first change of the namespace, if that is still held.
+    /// - A `limit` of 0 reads none: that only asks whether the log goes on from there.
     /// - `Lost` after a revision of writes that the store has lost.
     async fn changes(
         &self,
@@ -191,6 +193,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Forgets the oldest changes, and the versions only they could show, while `retain` does not hold
     /// them; at most about `limit` in one call. Answers whether there is more to forget.
+    ///
+    /// - With bounds and a `limit` below 1,000 it may be put off while the log is less than an eighth over the bounds
+    ///   of its size, where each call takes a round trip.
     async fn trim(
         &self,
         namespace: &NamespaceName,

@@ -11,6 +11,7 @@ use super::{
         files::{self, Disk, Files, Options, Sync},
         sqlite::{self, Sqlite},
     },
+    redis::Redis,
 };
 use crate::clock::Clock;
 
@@ -64,6 +65,12 @@ impl Default for Registry {
         registry.register("memory", |rest, clock| open_memory(rest, clock).boxed());
         registry.register("files", |rest, clock| open_files(rest, clock).boxed());
         registry.register("sqlite", |rest, clock| open_sqlite(rest, clock).boxed());
+        registry.register("redis", |rest, _| open_redis("redis", rest).boxed());
+        registry.register("rediss", |rest, _| open_redis("rediss", rest).boxed());
+        registry.register("redis+sentinel", |rest, _| open_redis("redis+sentinel", rest).boxed());
+        registry.register("rediss+sentinel", |rest, _| open_redis("rediss+sentinel", rest).boxed());
+        registry.register("redis+cluster", |rest, _| open_redis("redis+cluster", rest).boxed());
+        registry.register("rediss+cluster", |rest, _| open_redis("rediss+cluster", rest).boxed());
         registry.register_verifier("files", |rest| verify_files(rest).boxed());
         registry.register_verifier("sqlite", |rest| verify_sqlite(rest).boxed());
         registry
@@ -195,6 +202,11 @@ async fn open_sqlite(rest: String, clock: Arc<dyn Clock>) -> Result<Arc<dyn Back
     // Loading is long, and waits for the disk.
     let opened = tokio::task::spawn_blocking(open).await.map_err(|error| error.to_string())?;
     Ok(Arc::new(opened.map_err(|error| error.to_string())?))
+}
+
+/// `redis://…`, `redis+sentinel://…`, `redis+cluster://…`; with `rediss` for TLS.
+async fn open_redis(scheme: &'static str, rest: String) -> Result<Arc<dyn Backend>, String> {
+    Ok(Arc::new(Redis::open(scheme, &rest).await?))
 }
 
 async fn verify_files(rest: String) -> Result<Verification, String> {

@@ -2,6 +2,7 @@
 
 mod load;
 mod settings;
+mod shown;
 mod task;
 
 use std::{
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub use load::{Invocation, LoadError};
 pub use settings::{Kind, SETTINGS, Setting};
+use shown::hide_passwords;
 pub use task::{Offline, Task};
 
 /// All settings. `Debug` and `Serialize` show no secrets.
@@ -166,9 +168,9 @@ impl Config {
         Problem { key: key.into(), text: text.into(), origin: self.origins.of(key) }
     }
 
-    /// The URL of the backend without the password that may be in it.
+    /// The URL of the backend without the passwords that may be in it.
     pub fn shown_backend(&self) -> Cow<'_, str> {
-        hide_password(&self.backend)
+        hide_passwords(&self.backend)
     }
 
     /// What is wrong with single values.
@@ -377,18 +379,7 @@ fn in_range(value: usize, least: usize, greatest: usize) -> Result<(), String> {
 }
 
 fn without_password<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&hide_password(url))
-}
-
-/// `redis://user:password@host` without the password.
-fn hide_password(url: &str) -> Cow<'_, str> {
-    let shown = url.split_once("://").and_then(|(scheme, rest)| {
-        let authority = rest.split(['/', '?']).next()?;
-        let (user_info, _) = authority.rsplit_once('@')?;
-        let (user, _) = user_info.split_once(':')?;
-        Some(format!("{scheme}://{user}:{HIDDEN}{}", &rest[user_info.len()..]))
-    });
-    shown.map_or(Cow::Borrowed(url), Cow::Owned)
+    serializer.serialize_str(&hide_passwords(url))
 }
 
 /// Durations as people write them: `500ms`, `10s`, `1m 30s`.

@@ -1,0 +1,138 @@
+//! Where a namespace stands, as it comes with every answer.
+
+use redis::Value;
+use uuid::Uuid;
+
+use super::answer::{list, parse, strange};
+use crate::backend::{
+    Ancestor, BackendError, Lineage, LogShape, NamespaceInfo, NamespaceName, Position, Revision,
+    Tip, Usage,
+};
+
+/// The fields of the head of a namespace, as the prelude of the scripts orders them.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub tip: Tip,
+    pub log: LogShape,
+    /// Whether there ever was such a namespace.
+    pub exists: bool,
+    pub created_at_ms: i64,
+    pub next_deadline_ms: Option<i64>,
+    birth: Revision,
+}
+
+impl Head {
+    pub(super) fn parse(time_ms: i64, fields: Value) -> Result<Self, BackendError> {
+        let fields = list(fields)?;
+        let text = |index: usize| match fields.get(index) {
+            Some(Value::BulkString(bytes)) if !bytes.is_empty() => Some(bytes.as_slice()),
+            _ => None,
+        };
+        let number = |index: usize| match text(index) {
+            None => Ok(None),
+            Some(bytes) => parse::<u64>(bytes).map(Some).ok_or_else(|| strange("a head")),
+        };
+        let count = |index: usize| number(index).map(Option::unwrap_or_default);
+        let moment = |index: usize| number(index).map(|it| it.map(|number| number as i64));
+        let lineage = match text(2) {
+            None => None,
+            Some(bytes) => {
+                Some(Lineage(Uuid::try_parse_ascii(bytes).map_err(|_| strange("a lineage"))?))
+            }
+        };
+        let tip = Tip {
+            position: Position(count(4)?),
+            revision: Revision(count(5)?),
+            time_ms,
+            lineage,
+            compacted: Revision(count(8)?),
+            cleared: Revision(count(9)?),
+            usage: Usage { keys: count(10)?, bytes: count(11)? },
+        };
+        let log = LogShape { events: count(12)?, bytes: count(13)?, oldest_ms: moment(14)? };
+        Ok(Self {
+            tip,
+            log,
+            exists: text(0).is_some(),
+            created_at_ms: moment(3)?.unwrap_or_default(),
+            next_deadline_ms: moment(15)?,
+            birth: Revision(count(7)?),
+        })
+    }
+
+    /// Whether the state at a revision can be read.
+    pub(super) fn check_readable(&self, at: Option<Revision>) -> Result<(), BackendError> {
+        let oldest = self.tip.compacted.max(self.tip.cleared);
+        match at {
+            Some(at) if at > self.tip.revision => {
+                Err(BackendError::Future { newest: self.tip.revision })
+            }
+            Some(at) if at < oldest => Err(BackendError::Compacted { oldest }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The revision after which the log has to be read for all that came after `after`.
+    pub(super) fn resume_after(&self, after: Revision) -> Result<Revision, BackendError> {
+        let Tip { compacted, revision, .. } = self.tip;
+        if after == Revision(0) && compacted == self.birth {
+            return Ok(self.birth);
+        }
+        match () {
+            () if after > revision => Err(BackendError::Future { newest: revision }),
+            () if after < compacted => Err(BackendError::Compacted { oldest: compacted }),
+            () => Ok(after),
+        }
+    }
+
+    /// What is known of the namespace, if it exists.
+    pub(super) fn info(&self, name: &NamespaceName) -> Option<NamespaceInfo> {
+        self.tip.lineage.map(|_| NamespaceInfo {
+            name: name.clone(),
+            tip: self.tip,
+            log: self.log,
+            created_at_ms: self.created_at_ms,
+            next_deadline_ms: self.next_deadline_ms,
+        })
+    }
+}
+
+/// A loss of writes, after which a lineage goes on from another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Loss {
+    /// The lineage that was, and the last of its revisions that was not lost.
+    pub ancestor: Ancestor,
+    /// The revision from which on the history goes on.
+    pub resumed_at: Revision,
+}
+
+/// The losses that a head tells of, newest first.
+pub(super) fn losses(text: &[u8]) -> Result<Vec<Loss>, BackendError> {
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| loss(line).ok_or_else(|| strange("an ancestor"))).collect()
+}
+
+fn loss(line: &[u8]) -> Option<Loss> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let lineage = Lineage(Uuid::try_parse_ascii(words.next()?).ok()?);
+    let valid_through = Revision(parse(words.next()?)?);
+    let resumed_at = Revision(parse(words.next()?)?);
+    Some(Loss { ancestor: Ancestor { lineage, valid_through }, resumed_at })
+}
+
+/// Refuses a revision of writes that were lost.
+pub(super) fn check_not_lost(
+    tip: &Tip,
+    losses: &[Loss],
+    revision: Revision,
+) -> Result<(), BackendError> {
+    let is_lost =
+        |loss: &&Loss| revision > loss.ancestor.valid_through && revision < loss.resumed_at;
+    match losses.iter().find(is_lost) {
+        None => Ok(()),
+        Some(loss) => Err(BackendError::Lost {
+            lineage: tip.lineage,
+            valid_through: loss.ancestor.valid_through,
+        }),
+    }
+}

@@ -1,0 +1,238 @@
+//! What this process knows of one namespace, and the way its scripts are called.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64, Ordering},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use redis::Value;
+use uuid::Uuid;
+
+use super::{
+    Core,
+    answer::{Parts, strange},
+    head::Head,
+    link::{Call, LinkError, Script},
+    read::Asked,
+    scripts::Reading,
+};
+use crate::backend::{BackendError, LogShape, NamespaceName};
+
+/// What this process knows of one namespace. Nothing of it is more than a help.
+pub(super) struct Lane {
+    pub name: NamespaceName,
+    /// What its messages begin with: this server, and its name.
+    pub sender: Bytes,
+    /// Whether its name is known to be among those of all namespaces.
+    pub is_named: AtomicBool,
+    /// When the last commit was refused because others were faster, by the store's clock; 0: it was not.
+    pub refused_at_ms: AtomicI64,
+    /// How large its log was when last seen.
+    pub log: Mutex<LogShape>,
+    /// Who waits for reads.
+    pub reads: Mutex<Reads>,
+    keys: Vec<Vec<u8>>,
+    /// The latest time that was answered.
+    floor_ms: AtomicI64,
+}
+
+/// Reads that wait for those under way.
+#[derive(Default)]
+pub(super) struct Reads {
+    pub is_under_way: bool,
+    pub waiting: Vec<Asked>,
+}
+
+/// What a script of a namespace answered.
+pub(super) struct Answer {
+    /// What came of it.
+    pub verdict: Bytes,
+    pub head: Head,
+    /// The rest.
+    pub parts: Parts,
+}
+
+impl Lane {
+    pub(super) fn new(core: &Core, name: &NamespaceName) -> Self {
+        Self {
+            name: name.clone(),
+            sender: format!("{} {}", core.server, name.as_str()).into(),
+            is_named: AtomicBool::new(false),
+            refused_at_ms: AtomicI64::new(0),
+            log: Mutex::default(),
+            reads: Mutex::default(),
+            keys: core.layout.namespace(name),
+            floor_ms: AtomicI64::new(0),
+        }
+    }
+}
+
+impl Core {
+    /// What is known of a namespace.
+    pub(super) fn lane(&self, name: &NamespaceName) -> Arc<Lane> {
+        if let Some(lane) = self.lanes.read().get(name) {
+            return lane.clone();
+        }
+        let mut lanes = self.lanes.write();
+        lanes.entry(name.clone()).or_insert_with(|| Arc::new(Lane::new(self, name))).clone()
+    }
+
+    /// Calls a script that reads.
+    pub(super) async fn ask(
+        &self,
+        lane: &Lane,
+        script: &Reading,
+        args: &[Bytes],
+    ) -> Result<Answer, BackendError> {
+        let call = lane.call(&script.plain, lane.keys.clone(), Bytes::new(), args);
+        let answer = self.link.call(call).await.map_err(read_error)?;
+        match self.take(lane, answer)? {
+            Some(answer) => Ok(answer),
+            None => self.ask_settling(lane, script, args).await,
+        }
+    }
+
+    /// Calls a script that reads for several namespaces at once.
+    pub(super) async fn ask_all(
+        &self,
+        lanes: &[Arc<Lane>],
+        script: &Reading,
+        args: &[Bytes],
+    ) -> Vec<Result<Answer, BackendError>> {
+        let call =
+            |lane: &Arc<Lane>| lane.call(&script.plain, lane.keys.clone(), Bytes::new(), args);
+        let answers = self.link.call_all(lanes.iter().map(call).collect()).await;
+        let mut taken = Vec::with_capacity(lanes.len());
+        for (lane, answer) in lanes.iter().zip(answers) {
+            taken.push(match answer.map_err(read_error).and_then(|it| self.take(lane, it)) {
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) => self.ask_settling(lane, script, args).await,
+                Err(error) => Err(error),
+            });
+        }
+        taken
+    }
+
+    /// Calls a script that writes. It is called once.
+    pub(super) async fn tell(
+        &self,
+        lane: &Lane,
+        script: &Script,
+        args: &[Bytes],
+    ) -> Result<Answer, BackendError> {
+        self.tell_with(lane, script, lane.keys.clone(), args).await
+    }
+
+    /// The same, where more than the keys of the namespace is touched.
+    pub(super) async fn tell_with(
+        &self,
+        lane: &Lane,
+        script: &Script,
+        keys: Vec<Vec<u8>>,
+        args: &[Bytes],
+    ) -> Result<Answer, BackendError> {
+        let answer = self.tell_only(lane, script, keys, args).await?;
+        self.take(lane, answer)?.ok_or_else(|| strange("a script that writes did not settle"))
+    }
+
+    /// The same for a script that does not tell where the namespace stands.
+    pub(super) async fn tell_only(
+        &self,
+        lane: &Lane,
+        script: &Script,
+        keys: Vec<Vec<u8>>,
+        args: &[Bytes],
+    ) -> Result<Value, BackendError> {
+        let lineage = Uuid::new_v4().to_string().into();
+        let call = lane.call(script, keys, lineage, args);
+        self.link.call(call).await.map_err(write_error)
+    }
+
+    async fn ask_settling(
+        &self,
+        lane: &Lane,
+        script: &Reading,
+        args: &[Bytes],
+    ) -> Result<Answer, BackendError> {
+        self.tell(lane, &script.settling, args).await.map_err(|error| match error {
+            // Done or not, nobody has asked for more than a read.
+            BackendError::OutcomeUnknown(problem) => BackendError::Unavailable(problem),
+            error => error,
+        })
+    }
+
+    /// Takes an answer apart; nothing if the namespace has to be settled first.
+    fn take(&self, lane: &Lane, answer: Value) -> Result<Option<Answer>, BackendError> {
+        let mut parts = Parts::of(answer)?;
+        let verdict = parts.bytes()?;
+        if verdict == "settle" {
+            return Ok(None);
+        }
+        let time_ms = parts.number()?;
+        let head = Head::parse(time_ms, parts.take()?)?;
+        lane.floor_ms.fetch_max(time_ms, Ordering::Relaxed);
+        *lane.log.lock() = head.log;
+        if head.tip.lineage.is_none() {
+            lane.is_named.store(false, Ordering::Relaxed);
+        }
+        self.wake.note(&lane.name, head.tip.lineage, head.tip.revision);
+        Ok(Some(Answer { verdict, head, parts }))
+    }
+}
+
+impl Lane {
+    fn call<'a>(
+        &self,
+        script: &'a Script,
+        keys: Vec<Vec<u8>>,
+        lineage: Bytes,
+        args: &[Bytes],
+    ) -> Call<'a> {
+        let mut all = Vec::with_capacity(args.len() + 2);
+        all.push(self.floor_ms.load(Ordering::Relaxed).to_string().into());
+        all.push(lineage);
+        all.extend_from_slice(args);
+        Call { script, keys, args: all }
+    }
+}
+
+/// Why a read was not answered.
+pub(super) fn read_error(error: LinkError) -> BackendError {
+    match error {
+        LinkError::Unavailable(problem) | LinkError::Unknown(problem) => {
+            BackendError::Unavailable(problem)
+        }
+        LinkError::Script(problem) if is_forbidden(&problem) => BackendError::Unavailable(problem),
+        LinkError::Script(problem) => script_error(problem),
+    }
+}
+
+/// Why a write was not answered.
+fn write_error(error: LinkError) -> BackendError {
+    match error {
+        LinkError::Unknown(problem) => BackendError::OutcomeUnknown(problem),
+        // What came before the command in question has been done.
+        LinkError::Script(problem) if is_forbidden(&problem) => {
+            BackendError::OutcomeUnknown(problem)
+        }
+        error => read_error(error),
+    }
+}
+
+/// Whether a script called what its user may not call.
+fn is_forbidden(problem: &str) -> bool {
+    problem.contains("The user executing the script can't") || problem.contains("NOPERM")
+}
+
+/// What scripts end with of themselves says that the data are not what they should be.
+fn script_error(problem: String) -> BackendError {
+    let format = problem.strip_prefix("FORMAT ").and_then(|rest| rest.split(' ').next());
+    BackendError::Corrupt(match format {
+        Some(format) => {
+            format!("the namespace is stored in format {format}, which is not known here")
+        }
+        None => problem,
+    })
+}

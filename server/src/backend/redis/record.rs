@@ -1,0 +1,200 @@
+//! A change as it is stored: a line of text, then the content type, the key referred to, and the value.
+//!
+//! The line is `KIND LINK REVISION TIME DEADLINE CREATE_REVISION CREATED LOG_BYTES SIZE VERSION CT REF`: what the scripts
+//! read comes first. KIND is a letter; LINK names the entry of the log that has the version before beside it, or is `-`;
+//! DEADLINE is a number of milliseconds, `-`, or `@` for that of the key referred to; the last two are lengths.
+
+use std::{io::Write as _, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::backend::{
+    BackendError, Change, ChangeKind, Created, Deadline, Draft, Entry, GroupIndex, GroupStamp, Key,
+    NewDeadline, Removal, Revision, Write, WriteOp, entry_bytes,
+};
+
+/// What a change counts for in the log beside its key and value.
+const LOG_OVERHEAD_BYTES: usize = 128;
+
+/// Reads the record of a key.
+pub(super) fn parse(key: Key, record: Bytes) -> Result<Arc<Change>, BackendError> {
+    let broken = || BackendError::Corrupt(format!("the record of {key:?} is not understood"));
+    let end = record.iter().position(|byte| *byte == b'\n').ok_or_else(broken)?;
+    let line = std::str::from_utf8(&record[..end]).map_err(|_| broken())?;
+    let fields = Fields::parse(line).ok_or_else(broken)?;
+    let body = record.slice(end + 1..);
+    let value_start = fields.content_type.checked_add(fields.reference).ok_or_else(broken)?;
+    if value_start > body.len() {
+        return Err(broken());
+    }
+    let deadline = match fields.deadline {
+        "-" => Deadline::Never,
+        "@" => Deadline::Of(Box::new(Key::new(&body[fields.content_type..value_start]))),
+        at_ms => Deadline::At(at_ms.parse().map_err(|_| broken())?),
+    };
+    let stamp = GroupStamp { revision: fields.revision, time_ms: fields.time_ms };
+    let is_removal = matches!(fields.kind, ChangeKind::Removed(_) | ChangeKind::Clear);
+    let entry = (!is_removal).then(|| Entry {
+        value: body.slice(value_start..),
+        content_type: body.slice(..fields.content_type),
+        version: fields.version,
+        create_revision: fields.create_revision,
+        mod_revision: fields.revision,
+        created_at_ms: fields.created_at_ms,
+        updated_at_ms: fields.time_ms,
+        deadline,
+    });
+    Ok(Arc::new(Change::new(key, stamp, fields.kind, entry, None)))
+}
+
+/// The line of a record.
+struct Fields<'a> {
+    kind: ChangeKind,
+    revision: Revision,
+    time_ms: i64,
+    deadline: &'a str,
+    create_revision: Revision,
+    created_at_ms: i64,
+    version: u64,
+    content_type: usize,
+    reference: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let kind = kind_of(words.next()?)?;
+        // Where the version before is, is for the scripts.
+        let mut words = words.skip(1);
+        let revision = Revision(words.next()?.parse().ok()?);
+        let time_ms = words.next()?.parse().ok()?;
+        let deadline = words.next()?;
+        let create_revision = Revision(words.next()?.parse().ok()?);
+        let created_at_ms = words.next()?.parse().ok()?;
+        // The two sizes are for the scripts.
+        let mut words = words.skip(2);
+        let version = words.next()?.parse().ok()?;
+        let content_type = words.next()?.parse().ok()?;
+        let reference = words.next()?.parse().ok()?;
+        Some(Self {
+            kind,
+            revision,
+            time_ms,
+            deadline,
+            create_revision,
+            created_at_ms,
+            version,
+            content_type,
+            reference,
+        })
+    }
+}
+
+fn kind_of(letter: &str) -> Option<ChangeKind> {
+    Some(match letter {
+        "S" | "U" => ChangeKind::Set,
+        "T" => ChangeKind::TtlChanged,
+        "D" => ChangeKind::Removed(Removal::Deleted),
+        "E" => ChangeKind::Removed(Removal::Ttl),
+        "L" => ChangeKind::Removed(Removal::Lease),
+        "R" => ChangeKind::Removed(Removal::Revoked),
+        "C" => ChangeKind::Clear,
+        _ => return None,
+    })
+}
+
+/// What the script that commits takes of one write: key, kind, deadline, creation, bytes in the log, size, and the rest of
+/// its record.
+pub(super) fn write_args(write: Write, args: &mut Vec<Bytes>) {
+    let Write { key, op } = write;
+    let kind = match &op {
+        WriteOp::Set(_) => "S",
+        WriteOp::SetDeadline(_) => "T",
+        WriteOp::SetUnlogged(_) => "U",
+        WriteOp::RemoveUnlogged => "X",
+        WriteOp::Remove(Removal::Deleted) => "D",
+        WriteOp::Remove(Removal::Ttl) => "E",
+        WriteOp::Remove(Removal::Lease) => "L",
+        WriteOp::Remove(Removal::Revoked) => "R",
+    };
+    let counts_value = !matches!(op, WriteOp::SetDeadline(_));
+    args.push(Bytes::copy_from_slice(key.as_bytes()));
+    args.push(Bytes::from_static(kind.as_bytes()));
+    match op {
+        WriteOp::Set(draft) | WriteOp::SetDeadline(draft) | WriteOp::SetUnlogged(draft) => {
+            draft_args(&key, draft, counts_value, args);
+        }
+        WriteOp::Remove(_) | WriteOp::RemoveUnlogged => {
+            let log_bytes = (LOG_OVERHEAD_BYTES + key.as_bytes().len()).to_string();
+            let [never, created, size] =
+                ["-", "", "0"].map(|text| Bytes::from_static(text.as_bytes()));
+            args.extend([never, created, log_bytes.into(), size, Bytes::from_static(b"0 0 0\n")]);
+        }
+    }
+}
+
+fn draft_args(key: &Key, draft: Draft, counts_value: bool, args: &mut Vec<Bytes>) {
+    let Draft { value, content_type, version, created, deadline } = draft;
+    let size = entry_bytes(key, &content_type, &value);
+    let counted = if counts_value { value.len() + content_type.len() } else { 0 };
+    let log_bytes = LOG_OVERHEAD_BYTES + key.as_bytes().len() + counted;
+    let created = match created {
+        Created::Before(Revision(revision), time_ms) => format!("{revision} {time_ms}"),
+        // Lua counts from one.
+        Created::By(GroupIndex(index)) => format!("#{}", index + 1),
+    };
+    let reference = deadline.reference().cloned();
+    let deadline = match deadline {
+        NewDeadline::Never => Bytes::from_static(b"-"),
+        NewDeadline::Of(_) => Bytes::from_static(b"@"),
+        NewDeadline::At(at_ms) => at_ms.to_string().into(),
+        NewDeadline::After(ttl_ms) => format!("+{ttl_ms}").into(),
+    };
+    let rest = rest(version, &content_type, reference.as_ref(), &value);
+    args.extend([
+        deadline,
+        created.into(),
+        log_bytes.to_string().into(),
+        size.to_string().into(),
+        rest,
+    ]);
+}
+
+/// What stands in a record after its sizes.
+fn rest(version: u64, content_type: &[u8], reference: Option<&Key>, value: &[u8]) -> Bytes {
+    let reference = reference.map(Key::as_bytes).unwrap_or_default();
+    let mut rest = Vec::with_capacity(24 + content_type.len() + reference.len() + value.len());
+    writeln!(rest, "{version} {} {}", content_type.len(), reference.len())
+        .expect("memory takes all that is written");
+    rest.extend_from_slice(content_type);
+    rest.extend_from_slice(reference);
+    rest.extend_from_slice(value);
+    rest.into()
+}
+
+/// The record of the clear of a namespace, after its first fields.
+pub(super) fn clear_rest() -> Bytes {
+    format!("{LOG_OVERHEAD_BYTES} 0 0 0 0\n").into()
+}
+
+/// What the script that stages takes of an entry: key, deadline, size, record.
+pub(super) fn stage_args(key: &Key, entry: &Entry, args: &mut Vec<Bytes>) {
+    let size = entry_bytes(key, &entry.content_type, &entry.value);
+    let log_bytes = LOG_OVERHEAD_BYTES as u64 + size;
+    let (index, deadline) = match &entry.deadline {
+        Deadline::Never => (String::new(), "-".to_owned()),
+        Deadline::Of(_) => (String::new(), "@".to_owned()),
+        Deadline::At(at_ms) => (at_ms.to_string(), at_ms.to_string()),
+    };
+    let rest = rest(entry.version, &entry.content_type, entry.deadline.reference(), &entry.value);
+    let mut record = Vec::with_capacity(rest.len() + 128);
+    write!(
+        record,
+        "U - {} {} {deadline} {} {} {log_bytes} {size} ",
+        entry.mod_revision, entry.updated_at_ms, entry.create_revision, entry.created_at_ms
+    )
+    .expect("memory takes all that is written");
+    record.extend_from_slice(&rest);
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    args.extend([key, index.into(), size.to_string().into(), record.into()]);
+}

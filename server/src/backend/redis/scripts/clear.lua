@@ -1,0 +1,26 @@
+-- Removes all keys of users at one revision, if nothing was committed since a position.
+--
+-- ARGV: 3 channel, 4 server and namespace for messages, 5 position, 6 last moment or empty, 7 the record of the clear but for
+-- its first fields; then groups of unlogged writes.
+local h, now = settled()
+if not h[FORMAT] or h[LINEAGE] == '' then return { 'nothing', text(now), h } end
+local in_time = ARGV[6] == '' or now <= tonumber(ARGV[6])
+-- What is due ends by itself, and is told so.
+local is_due = call('ZCOUNT', UD, '-inf', text(now)) > 0
+if ARGV[5] ~= h[POSITION] or not in_time or is_due then return { 'moved', text(now), h, false } end
+
+local before_revision = h[REVISION]
+call('UNLINK', UE, UO, UD, RECENT)
+h[REVISION], h[TIME], h[KEYCOUNT], h[BYTES] = text(h[REVISION] + 1), text(now), '0', '0'
+h[CLEARED] = h[REVISION]
+local stamp, link = h[REVISION] .. ' ' .. h[TIME], h[REVISION] .. '-0'
+local record = 'C ' .. link .. ' ' .. stamp .. ' - ' .. stamp .. ' ' .. ARGV[7]
+h[EVENTS], h[LOG_BYTES] = tonumber(h[EVENTS]), tonumber(h[LOG_BYTES])
+log(h, link, '', record, match(ARGV[7], '^%d+'), false)
+h[EVENTS], h[LOG_BYTES] = text(h[EVENTS]), text(h[LOG_BYTES])
+write(h, now, 8)
+note_next(h)
+h[FORGOTTEN], h[HALF], h[HALF_KEYS] = h[POSITION], h[POSITION], '0'
+save(h)
+publish(h, ARGV[3], ARGV[4])
+return { 'done', text(now), h, before_revision }

@@ -1,0 +1,98 @@
+//! A primary with a replica, and three sentinels who watch over them.
+
+use std::fs;
+
+use super::{Options, Redis, until};
+
+/// The name by which the sentinels know the primary.
+const NAME: &str = "main";
+
+/// Redis servers, of which the sentinels make another one the primary when that is gone.
+pub struct Sentinels {
+    pub servers: Vec<Redis>,
+    pub sentinels: Vec<Redis>,
+}
+
+impl Sentinels {
+    /// Starts a primary and so many replicas; `None` where Redis is not installed.
+    pub fn start(replicas: usize) -> Option<Self> {
+        let shared = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"];
+        let primary = Redis::with_arguments(&shared)?;
+        let port = primary.port.to_string();
+        let following = ["--replicaof", "127.0.0.1", &port];
+        let mut servers = vec![primary];
+        for _ in 0..replicas {
+            servers.push(Redis::with_arguments(&[&shared[..], &following].concat())?);
+        }
+        until("the replicas follow", || {
+            let is_online = |number| servers[0].info(&format!("slave{number}")).contains("online");
+            let connected = servers[0].info("connected_slaves") == replicas.to_string();
+            (connected && (0..replicas).all(is_online)).then_some(())
+        });
+        let sentinels = (0..3).map(|_| sentinel(&port)).collect::<Option<Vec<_>>>()?;
+        let whole = Self { servers, sentinels };
+        until("the sentinels know of all", || whole.know_of_all().then_some(()));
+        Some(whole)
+    }
+
+    /// The URL by which a server of Holdfast keeps its state here.
+    pub fn url(&self) -> String {
+        let addresses: Vec<_> = self.sentinels.iter().map(Redis::address).collect();
+        format!("redis+sentinel://{}/{NAME}", addresses.join(","))
+    }
+
+    /// The index of the primary, by what the sentinels say.
+    pub fn primary(&self) -> usize {
+        let words = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME];
+        let (_, port): (String, u16) = self.sentinels[0].run(&words);
+        let found = self.servers.iter().position(|server| server.port == port);
+        found.expect("one of these is the primary")
+    }
+
+    /// Has the primary go on without its replicas, which do not get what it is told from now on.
+    pub fn part(&self) {
+        // The replicas do not know the password; who is connected stays.
+        self.servers[self.primary()].run_all(&[
+            &["CONFIG", "SET", "requirepass", "new"],
+            &["CLIENT", "KILL", "TYPE", "replica"],
+        ]);
+    }
+
+    /// Kills the primary, and waits until there is another.
+    pub fn fail_over(&mut self) {
+        let former = self.primary();
+        self.servers[former].kill();
+        until("there is another primary", || {
+            let now = self.primary();
+            (now != former && self.servers[now].info("role") == "master").then_some(())
+        });
+    }
+
+    fn know_of_all(&self) -> bool {
+        let others = self.sentinels.len() - 1;
+        let replicas = self.servers.len() - 1;
+        self.sentinels.iter().all(|sentinel| {
+            let known: Vec<String> = sentinel.run(&["SENTINEL", "MASTER", NAME]);
+            let number = |name: &str| {
+                let place = known.iter().position(|word| word == name);
+                place.and_then(|place| known[place + 1].parse().ok())
+            };
+            number("num-slaves") == Some(replicas) && number("num-other-sentinels") == Some(others)
+        })
+    }
+}
+
+fn sentinel(port: &str) -> Option<Redis> {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let file = directory.path().join("sentinel.conf");
+    let settings = format!(
+        "sentinel monitor {NAME} 127.0.0.1 {port} 2\n\
+         sentinel down-after-milliseconds {NAME} 500\n\
+         sentinel failover-timeout {NAME} 3000\n"
+    );
+    fs::write(&file, settings).expect("a file can be written");
+    // The sentinel writes into the file what it learns: it stays.
+    let file = directory.keep().join("sentinel.conf");
+    let arguments = vec![file.display().to_string(), "--sentinel".to_owned()];
+    Redis::with(Options { arguments, ..Options::default() })
+}

@@ -1,0 +1,133 @@
+//! Redis stands still, cuts connections, or is full: nothing is lost, and all goes on when it is over.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use holdfast_client::Text;
+use holdfast_proto::v1::ErrorReason;
+
+use crate::{
+    common::{
+        backends::TestServer,
+        build::*,
+        health::{HealthWatch, NOT_SERVING, SERVING},
+        namespace::Namespace,
+        redis::Redis,
+    },
+    fixture::*,
+};
+
+crate::cases! {
+    what_stands_still_for_a_while_loses_nothing,
+    killed_connections_lose_nothing_and_repeat_nothing,
+    what_is_full_refuses_writes_and_goes_on_reading,
+    what_is_not_there_at_the_start_is_told,
+}
+
+async fn what_stands_still_for_a_while_loses_nothing() {
+    let redis = Redis::start().expect("it is installed");
+    let server = TestServer::on(&(redis.url() + IMPATIENT)).await;
+    let ns = Namespace::fresh(&server, "ns");
+    let mut health = HealthWatch::of(ns.channel.clone()).await;
+    health.until(SERVING).await;
+    let mut watch = watch_record(&typed(&ns).await).await;
+    let mut record = Record::default();
+    record.write_until_done(&ns).await;
+    redis.pause();
+    assert!(!record.write(&ns).await.is_done());
+    health.until(NOT_SERVING).await;
+    for _ in 0..3 {
+        assert!(!record.write(&ns).await.is_done());
+    }
+    ns.fails(get("w000000"), ErrorReason::BackendUnavailable).await;
+    redis.go_on();
+    health.until(SERVING).await;
+    for _ in 0..10 {
+        record.write_until_done(&ns).await;
+    }
+    record.check(&mut watch).await;
+    assert_eq!(ns.get("w000000").await.expect("written").version, 1);
+}
+
+async fn killed_connections_lose_nothing_and_repeat_nothing() {
+    const CALLERS: usize = 8;
+    const EACH: usize = 250;
+    const KILLS: usize = 10;
+    let (redis, _server, ns) = started().await;
+    let client = typed(&ns).await;
+    let mut watch = watch_record(&client).await;
+    let count = Arc::new(AtomicUsize::new(0));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (client, count) = (client.clone(), count.clone());
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                for _ in 0..EACH {
+                    seen.push(client.increment("n", 1).await.expect("it comes through"));
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                seen
+            })
+        })
+        .collect();
+    let mut record = Record::default();
+    for kill in 0..KILLS {
+        while count.load(Ordering::Relaxed) < kill * CALLERS * EACH / KILLS {
+            record.write(&ns).await;
+        }
+        for kind in ["normal", "pubsub"] {
+            redis.run::<usize>(&["CLIENT", "KILL", "TYPE", kind]);
+        }
+    }
+    let mut seen = Vec::new();
+    for caller in callers {
+        seen.extend(caller.await.expect("it does not fail"));
+    }
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(1..=(CALLERS * EACH) as i64), "each was applied once");
+    let total = client.with_codec(Text).get::<usize>("n").await.expect("answers");
+    assert_eq!(total.expect("is there").value, CALLERS * EACH);
+    record.write_until_done(&ns).await;
+    record.check(&mut watch).await;
+}
+
+async fn what_is_full_refuses_writes_and_goes_on_reading() {
+    let (redis, _server, ns) = started().await;
+    let mut health = HealthWatch::of(ns.channel.clone()).await;
+    let value = "v".repeat(64 << 10);
+    ns.set("first", "v").await;
+    let used: u64 = redis.info("used_memory").parse().expect("a number");
+    redis.run::<()>(&["CONFIG", "SET", "maxmemory", &(used + (4 << 20)).to_string()]);
+    let mut kept = 0;
+    let failure = loop {
+        match ns.call(set(&format!("k{kept}"), &value)).await {
+            Ok(_) => kept += 1,
+            Err(failure) => break failure,
+        }
+    };
+    failure.expect(ErrorReason::BackendUnavailable);
+    health.until(NOT_SERVING).await;
+    ns.fails(set("more", &value), ErrorReason::BackendUnavailable).await;
+    assert_eq!(ns.value("first").await.as_deref(), Some("v"));
+    assert_eq!(ns.ok(count(prefix("k"))).await.count, kept);
+    assert_eq!(ns.get("more").await, None);
+    redis.run::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    health.until(SERVING).await;
+    ns.set("more", &value).await;
+    assert_eq!(ns.ok(count(prefix("k"))).await.count, kept);
+}
+
+async fn what_is_not_there_at_the_start_is_told() {
+    let (mut redis, _server, ns) = started().await;
+    let mut record = Record::default();
+    record.write_until_done(&ns).await;
+    redis.kill();
+    ns.fails(get("w000000"), ErrorReason::BackendUnavailable).await;
+    ns.fails(set("k", "v"), ErrorReason::BackendUnavailable).await;
+    redis.start_again();
+    // What it kept nothing of is gone.
+    record.write_until_done(&ns).await;
+    assert_eq!(ns.get("w000000").await, None);
+}

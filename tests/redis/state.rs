@@ -1,0 +1,109 @@
+//! What is stored: what is not known is left alone, and what nobody uses costs nothing.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use holdfast_proto::v1::ErrorReason;
+
+use crate::{
+    common::{build::*, namespace::Namespace, redis::Redis},
+    fixture::*,
+};
+
+crate::cases! {
+    state_of_an_unknown_format_is_refused_and_left_alone,
+    idle_namespaces_cost_no_polling,
+    prefixes_and_databases_are_apart,
+}
+
+async fn state_of_an_unknown_format_is_refused_and_left_alone() {
+    let (redis, server, ns) = started().await;
+    ns.ok(holdfast_proto::v1::SetRequest { expiry: ttl(600_000), ..set("k", "v") }).await;
+    drop(server);
+    let head = format!("holdfast:{{{}}}:head", ns.name);
+    redis.run::<()>(&["HSET", &head, "format", "4711"]);
+    let before = dump(&redis, &ns);
+    assert!(before.len() > 2, "{:?}", before.keys());
+    let server = serve(&redis.url()).await;
+    let ns = ns.through(&server);
+    for failure in [
+        ns.call(get("k")).await.expect_err("refused"),
+        ns.call(set("k", "w")).await.expect_err("refused"),
+        ns.call(delete_range(all())).await.expect_err("refused"),
+        ns.call(holdfast_proto::v1::ClearNamespaceRequest::default()).await.expect_err("refused"),
+        ns.call(holdfast_proto::v1::DeleteNamespaceRequest::default()).await.expect_err("refused"),
+    ] {
+        assert!(failure.message.contains("format"), "{failure:?}");
+        failure.expect(ErrorReason::Corrupt);
+    }
+    // Others are served.
+    ns.sibling("other").set("k", "v").await;
+    assert_eq!(dump(&redis, &ns), before);
+}
+
+/// All that is stored of a namespace, as Redis itself would move it.
+fn dump(redis: &Redis, ns: &Namespace) -> BTreeMap<String, Vec<u8>> {
+    let keys: Vec<String> = redis.run(&["KEYS", &format!("holdfast:{{{}}}:*", ns.name)]);
+    keys.into_iter().map(|key| (key.clone(), redis.run(&["DUMP", &key]))).collect()
+}
+
+async fn idle_namespaces_cost_no_polling() {
+    const NAMESPACES: u32 = 2_000;
+    const CALLS_A_SECOND: u64 = 100;
+    let (redis, _server, ns) = started().await;
+    let siblings: Vec<_> = (0..NAMESPACES).map(|number| ns.sibling(&number.to_string())).collect();
+    for some in siblings.chunks(100) {
+        join_all(some.iter().map(|sibling| sibling.set("k", "v"))).await;
+    }
+    // Each is watched, without being told how far the watch has come.
+    let watching = |sibling: Namespace| async move {
+        let request = holdfast_proto::v1::WatchRequest {
+            progress_interval_ms: Some(3_600_000),
+            ..watch(all())
+        };
+        sibling.watching(request).await
+    };
+    let mut watchers = Vec::new();
+    for some in siblings.chunks(100) {
+        watchers.extend(join_all(some.iter().cloned().map(watching)).await);
+    }
+    // What they were busy with at first comes to an end.
+    for second in 0.. {
+        let (calls, before) = (calls(&redis), ns.ok(get("k")).await.time_ms);
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await; // What is measured is a rate.
+        let taken_ms = ns.ok(get("k")).await.time_ms - before;
+        let a_second = (self::calls(&redis) - calls) * 1_000 / taken_ms.unsigned_abs();
+        if a_second < CALLS_A_SECOND {
+            break;
+        }
+        assert!(second < 20, "{a_second} calls a second");
+    }
+    // And yet each is told at once.
+    let (last, watcher) = (&siblings[1_234], &mut watchers[1_234]);
+    let revision = last.set("k", "w").await.mod_revision;
+    assert_eq!(watcher.events(1).await[0].revision, revision);
+}
+
+/// How many commands Redis has been asked for, those of scripts among them.
+fn calls(redis: &Redis) -> u64 {
+    let stats: String = redis.run(&["INFO", "commandstats"]);
+    let calls = stats.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(":calls=")?;
+        rest.split(',').next()?.parse::<u64>().ok()
+    });
+    calls.sum()
+}
+
+async fn prefixes_and_databases_are_apart() {
+    let (redis, _server, ns) = started().await;
+    ns.set("k", "1").await;
+    for (number, place) in ["/1?", "?prefix=other", "/1?prefix=other"].into_iter().enumerate() {
+        let server = crate::common::backends::TestServer::on(&(redis.url() + place)).await;
+        let ns = ns.through(&server);
+        assert_eq!(ns.get("k").await, None, "{place}");
+        let mut watcher = ns.watching(watch(all())).await;
+        ns.set("k", number.to_string()).await;
+        assert_eq!(watcher.events(1).await.len(), 1, "{place}");
+    }
+    assert_eq!(ns.get("k").await.expect("set").version, 1);
+}
