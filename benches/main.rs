@@ -5,29 +5,31 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
-mod echo;
 mod measure;
+mod peer;
 mod server;
 
+mod compare;
 mod coordination;
 mod durable;
 mod expiry;
 mod heart;
 mod scan;
-mod unary;
+mod shared;
 
 /// The server's own.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Each part with its name.
-const PARTS: [(&str, fn()); 6] = [
+const PARTS: [(&str, fn()); 7] = [
     ("heart", heart::run),
-    ("unary", unary::run),
+    ("compare", compare::run),
     ("expiry", expiry::run),
     ("scan", scan::run),
     ("coordination", coordination::run),
     ("durable", durable::run),
+    ("shared", shared::run),
 ];
 
 fn main() {
@@ -36,6 +38,9 @@ fn main() {
         && flag == server::SERVE
     {
         return server::serve(url);
+    }
+    if args == [peer::echo::SERVE] {
+        return peer::echo::serve();
     }
     let asked: Vec<String> = args.into_iter().filter(|arg| !arg.starts_with('-')).collect();
     let known = |name: &String| PARTS.iter().any(|(part, _)| part == name);

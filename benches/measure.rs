@@ -24,7 +24,8 @@ pub fn rounds() -> usize {
     if scale() < 1.0 { 1 } else { 5 }
 }
 
-fn scale() -> f64 {
+/// The share of everything that was asked for.
+pub fn scale() -> f64 {
     static SCALED: OnceLock<f64> = OnceLock::new();
     *SCALED.get_or_init(|| {
         let Ok(text) = std::env::var(SCALE) else {
@@ -43,22 +44,24 @@ pub struct Calls {
     pub latencies_us: Vec<f64>,
 }
 
-/// Lets so many callers make one call after the other for a round. A call is given the number of its caller, and
-/// how many calls that has made before.
-pub async fn calls<T, F>(callers: usize, client: &T, call: fn(T, usize, usize) -> F) -> Calls
-where
-    T: Clone + Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
-{
+/// Somebody who makes one call after the other.
+pub trait Caller: Clone + Send + 'static {
+    /// Makes a call, given the number of this caller and how many calls it has made before.
+    fn call(&mut self, caller: usize, call: usize) -> impl Future<Output = ()> + Send;
+}
+
+/// Lets so many callers, each a clone of this one, make calls for a round.
+pub async fn calls_of(callers: usize, caller: &impl Caller) -> Calls {
     let (start, round) = (Instant::now(), round());
-    let tasks = (0..callers).map(|caller| {
-        let client = client.clone();
+    let tasks = (0..callers).map(|number| {
+        let mut caller = caller.clone();
         tokio::spawn(async move {
             let mut latencies_us = Vec::new();
-            while start.elapsed() < round {
-                let begin = Instant::now();
-                call(client.clone(), caller, latencies_us.len()).await;
-                latencies_us.push(micros(begin.elapsed()));
+            let mut now = Instant::now();
+            while now - start < round {
+                caller.call(number, latencies_us.len()).await;
+                let before = std::mem::replace(&mut now, Instant::now());
+                latencies_us.push(micros(now - before));
             }
             latencies_us
         })
@@ -69,6 +72,33 @@ where
         latencies_us.extend(task.await.expect("a caller does not fail"));
     }
     Calls { rate: latencies_us.len() as f64 / start.elapsed().as_secs_f64(), latencies_us }
+}
+
+/// The same with callers that are a function of a client.
+pub async fn calls<T, F>(callers: usize, client: &T, call: fn(T, usize, usize) -> F) -> Calls
+where
+    T: Clone + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    calls_of(callers, &ByFunction(client.clone(), call)).await
+}
+
+struct ByFunction<T, F>(T, fn(T, usize, usize) -> F);
+
+impl<T: Clone, F> Clone for ByFunction<T, F> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), self.1)
+    }
+}
+
+impl<T, F> Caller for ByFunction<T, F>
+where
+    T: Clone + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn call(&mut self, caller: usize, call: usize) -> impl Future<Output = ()> + Send {
+        (self.1)(self.0.clone(), caller, call)
+    }
 }
 
 /// The value in the middle.

@@ -1,6 +1,7 @@
 //! Servers, in this program or in another process, and clients of them.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, Command, Stdio},
 };
@@ -41,17 +42,27 @@ pub struct Apart {
 impl Apart {
     /// Starts this program as a server, and waits until it has loaded its state.
     pub fn start(url: &str) -> Self {
+        Self::start_with(&[SERVE, url])
+    }
+
+    /// Starts this program with arguments by which it becomes a server that prints its address.
+    pub fn start_with(args: &[&str]) -> Self {
         let program = std::env::current_exe().expect("this program has a file");
         let mut process = Command::new(program)
-            .args([SERVE, url])
+            .args(args)
             .stdout(Stdio::piped())
             .spawn()
             .expect("this program can be started");
         let output = process.stdout.take().expect("it was asked for");
         let mut address = String::new();
         BufReader::new(output).read_line(&mut address).expect("its output can be read");
-        assert!(!address.is_empty(), "a server on {url} starts");
+        assert!(!address.is_empty(), "a server with {args:?} starts");
         Self { process, address: address.trim().into() }
+    }
+
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 }
 
@@ -61,6 +72,13 @@ impl Drop for Apart {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// How many bytes of memory a process has, where the system says so.
+pub fn resident_bytes(id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 /// Is a server until it is killed. The first line printed is its address.

@@ -1,15 +1,18 @@
-//! Single sets over gRPC.
+//! Single sets: unary calls, and the typed client.
 
 use std::path::Path;
 
+use holdfast_client::{Namespace, Raw};
 use holdfast_proto::v1::{SetRequest, kv_service_client::KvServiceClient};
 use tonic::transport::Channel;
 
 use super::{
-    directory, disk,
-    etcd::{self, Etcd},
+    disk,
     measure::{Calls, calls, median, rounds},
-    pipeline::Pipeline,
+    peer::{
+        directory,
+        etcd::{self, Etcd},
+    },
     server::{self, Apart},
     value::{Form, key},
 };
@@ -21,9 +24,6 @@ const NAMESPACE: &str = "bench";
 pub async fn run() {
     let (scratch, data) = (directory(), directory());
     let etcd = Etcd::start(&data.path().join("etcd")).await;
-    if etcd.is_none() {
-        println!("no `etcd` on the path: it is skipped");
-    }
     let subjects = Subjects::start(data.path(), etcd).await;
     let mut syncs_us = Vec::new();
     println!(
@@ -32,7 +32,7 @@ pub async fn run() {
     );
     for form in Form::ALL {
         for callers in [1, 64] {
-            for way in [Way::Unary, Way::Pipeline] {
+            for way in [Way::Unary, Way::Typed] {
                 subjects.measure((form, way), callers, scratch.path(), &mut syncs_us).await;
             }
         }
@@ -40,19 +40,19 @@ pub async fn run() {
     println!("a bare fdatasync after an append: p50 {:.0} µs", median(syncs_us));
 }
 
-/// A server with its name, and two ways to it: calls of their own, and one pipeline for all callers.
+/// A server with its name, and two ways to it.
 struct Subject {
     name: &'static str,
     _server: Apart,
     kv: KvServiceClient<Channel>,
-    pipeline: Pipeline,
+    typed: Namespace,
 }
 
-/// How calls of Holdfast travel; etcd has one way.
+/// How Holdfast is called; etcd has one way.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Unary,
-    Pipeline,
+    Typed,
 }
 
 /// All that is measured.
@@ -72,10 +72,9 @@ impl Subjects {
             ("sqlite:", format!("sqlite:{}", sqlite.display())),
         ] {
             let apart = Apart::start(&url);
-            let channel = server::channel(&apart.address).await;
-            let pipeline = Pipeline::open(channel.clone(), NAMESPACE).await;
-            let kv = KvServiceClient::new(channel);
-            servers.push(Subject { name, _server: apart, kv, pipeline });
+            let kv = KvServiceClient::new(server::channel(&apart.address).await);
+            let typed = server::connect(&apart.address).await.namespace(NAMESPACE);
+            servers.push(Subject { name, _server: apart, kv, typed });
         }
         Self { servers, etcd }
     }
@@ -95,8 +94,10 @@ impl Subjects {
             for (subject, (_, runs)) in self.servers.iter().zip(&mut all) {
                 runs.push(match way {
                     Way::Unary => calls(callers, &(subject.kv.clone(), form), set).await,
-                    Way::Pipeline => {
-                        calls(callers, &(subject.pipeline.clone(), form), set_in_pipeline).await
+                    Way::Typed => {
+                        let codec = Raw::with_content_type(form.content_type());
+                        let typed = subject.typed.with_codec(codec);
+                        calls(callers, &(typed, form), set_typed).await
                     }
                 });
             }
@@ -107,7 +108,7 @@ impl Subjects {
         let of = |name| all.iter().find(|(of, _)| *of == name).map(|(_, runs)| Figures::of(runs));
         let (memory, etcd) = (of("memory:"), of("etcd"));
         for (name, runs) in &all {
-            let by = if way == Way::Pipeline { " in a pipeline" } else { "" };
+            let by = if way == Way::Typed { ", typed client" } else { "" };
             Figures::of(runs).print(
                 &format!("{name} {}, {callers} callers{by}", form.name()),
                 &memory,
@@ -150,22 +151,20 @@ impl Figures {
 }
 
 async fn set((mut kv, form): (KvServiceClient<Channel>, Form), caller: usize, call: usize) {
-    kv.set(request(form, caller, call)).await.expect("a set succeeds");
-}
-
-async fn set_in_pipeline((pipeline, form): (Pipeline, Form), caller: usize, call: usize) {
-    pipeline.set(request(form, caller, call)).await;
-}
-
-fn request(form: Form, caller: usize, call: usize) -> SetRequest {
     let number = (call * 67 + caller) % KEYS;
-    SetRequest {
+    let request = SetRequest {
         namespace: NAMESPACE.into(),
         key: key(number),
         value: form.value(number),
         content_type: form.content_type().into(),
         ..SetRequest::default()
-    }
+    };
+    kv.set(request).await.expect("a set succeeds");
+}
+
+async fn set_typed((namespace, form): (Namespace<Raw>, Form), caller: usize, call: usize) {
+    let number = (call * 67 + caller) % KEYS;
+    namespace.set(key(number), &form.value(number)).await.expect("a set succeeds");
 }
 
 async fn put((mut client, form): (etcd::Client, Form), caller: usize, call: usize) {

@@ -16,8 +16,8 @@ use holdfast_proto::v1::{
 use tonic::transport::Channel;
 
 use super::{
-    directory,
     measure::{micros, percentile, scaled},
+    peer::directory,
     server::{self, Apart},
     value::{Form, key},
 };

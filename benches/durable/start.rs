@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Instant};
 use holdfast_server::{backend::registry::Registry, clock::SystemClock};
 
 use super::{
-    directory,
     measure::{median, rounds, scaled},
-    redis,
+    peer::{directory, redis},
     server::Apart,
     snapshot::fill,
+    value::{Form, key},
 };
 
 const KEYS: usize = 1_000_000;
@@ -28,7 +28,8 @@ pub async fn run() {
         fill(&Apart::start(url).address, keys).await;
     }
     rewrite(&snapshot).await;
-    redis::write_append_only_file(&other, keys);
+    let items = (0..keys).map(|number| (key(number), Form::Text.value(number)));
+    redis::write_append_only_file(&other, items);
     let subjects = [
         ("files:, from its journal", &journal),
         ("files:, from a snapshot", &snapshot),
@@ -43,7 +44,7 @@ pub async fn run() {
             times_ms.push(start.elapsed().as_secs_f64() * 1e3);
             drop(apart);
         }
-        let taken = redis::start(&other, keys);
+        let taken = redis::start_from_file(&other, keys);
         redis_ms.extend(taken.map(|taken| taken.as_secs_f64() * 1e3));
     }
     if redis_ms.is_empty() {

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
+    io::Write as _,
     task::{Context, Poll},
 };
 
@@ -14,28 +15,38 @@ use tonic::{
     body::Body,
     codegen::http::{self, uri::PathAndQuery},
     server::{NamedService, UnaryService},
-    transport::{Channel, Endpoint, Server, server::TcpIncoming},
+    transport::{Channel, Server, server::TcpIncoming},
 };
 use tonic_prost::ProstCodec;
 
+use super::server::{self, Apart};
+
+/// The argument by which this program is an echo and nothing else.
+pub const SERVE: &str = "--serve-echo";
+
 type Codec = ProstCodec<Bytes, Bytes>;
+
+/// The service in a process of its own.
+pub struct Echo {
+    _process: Apart,
+    /// A connection to it.
+    pub client: Client,
+}
+
+impl Echo {
+    /// Starts the service and connects to it.
+    pub async fn start() -> Self {
+        let process = Apart::start_with(&[SERVE]);
+        let client = Client(tonic::client::Grpc::new(server::channel(&process.address).await));
+        Self { _process: process, client }
+    }
+}
 
 /// A client of the baseline.
 #[derive(Clone)]
-pub struct Echo(tonic::client::Grpc<Channel>);
+pub struct Client(tonic::client::Grpc<Channel>);
 
-impl Echo {
-    /// Starts the service on a free port, for as long as the runtime runs, and connects to it.
-    pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port can be bound");
-        let address = listener.local_addr().expect("it has an address");
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        tokio::spawn(Server::builder().add_service(EchoService).serve_with_incoming(incoming));
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a good address");
-        let channel = endpoint.tcp_nodelay(true).connect().await.expect("the service serves");
-        Self(tonic::client::Grpc::new(channel))
-    }
-
+impl Client {
     /// Sends a value there and back.
     pub async fn call(&mut self, value: Bytes) -> Bytes {
         self.0.ready().await.expect("the connection stands");
@@ -43,6 +54,19 @@ impl Echo {
         let answer = self.0.unary(Request::new(value), path, Codec::default()).await;
         answer.expect("an echo comes").into_inner()
     }
+}
+
+/// Is an echo until it is killed. The first line printed is its address.
+pub fn serve() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be built");
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port can be bound");
+        println!("{}", listener.local_addr().expect("it has an address"));
+        std::io::stdout().flush().expect("somebody listens");
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let served = Server::builder().add_service(EchoService).serve_with_incoming(incoming);
+        served.await.expect("it serves until it is killed");
+    });
 }
 
 #[derive(Clone)]
