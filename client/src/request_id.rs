@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use holdfast_proto::v1;
+use slab::Slab;
 
 /// Of how many namespaces the requests are counted apart before those where nothing is under way are
 /// forgotten.
@@ -32,9 +33,7 @@ pub(crate) struct Ticket<'a> {
 #[derive(Debug, Default)]
 struct Counters {
     namespaces: HashMap<String, usize>,
-    counters: Vec<Counter>,
-    /// Counters of namespaces that are forgotten.
-    unused: Vec<usize>,
+    counters: Slab<Counter>,
     /// No id up to this is given by a counter that is made from now on. So a namespace can be forgotten,
     /// and none of its ids comes twice all the same.
     floor: u64,
@@ -47,11 +46,10 @@ struct Counter {
     under_way: UnderWay,
 }
 
-/// The numbers of the calls that are under way, the lowest first: a list whose links are places in a vector.
+/// The numbers of the calls that are under way, the lowest first: a list whose links are places in a slab.
 #[derive(Debug, Default)]
 struct UnderWay {
-    places: Vec<Place>,
-    free: Vec<usize>,
+    places: Slab<Place>,
     first: Option<usize>,
     last: Option<usize>,
 }
@@ -101,26 +99,17 @@ impl Counters {
             self.forget_idle();
         }
         let counter = Counter { last: self.floor, under_way: UnderWay::default() };
-        let index = match self.unused.pop() {
-            Some(index) => {
-                self.counters[index] = counter;
-                index
-            }
-            None => {
-                self.counters.push(counter);
-                self.counters.len() - 1
-            }
-        };
+        let index = self.counters.insert(counter);
         self.namespaces.insert(namespace.to_owned(), index);
         index
     }
 
     fn forget_idle(&mut self) {
-        let Self { namespaces, counters, unused, floor } = self;
+        let Self { namespaces, counters, floor } = self;
         let is_idle = |index: usize| counters[index].under_way.first.is_none();
-        for (_, index) in namespaces.extract_if(|_, index| is_idle(*index)) {
-            *floor = counters[index].last.max(*floor);
-            unused.push(index);
+        let idle: Vec<_> = namespaces.extract_if(|_, index| is_idle(*index)).collect();
+        for (_, index) in idle {
+            *floor = counters.remove(index).last.max(*floor);
         }
     }
 }
@@ -137,17 +126,7 @@ impl Counter {
 impl UnderWay {
     /// Adds a number greater than all before; answers its place.
     fn push(&mut self, seq: u64) -> usize {
-        let added = Place { seq, before: self.last, after: None };
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.places[place] = added;
-                place
-            }
-            None => {
-                self.places.push(added);
-                self.places.len() - 1
-            }
-        };
+        let place = self.places.insert(Place { seq, before: self.last, after: None });
         match self.last.replace(place) {
             Some(before) => self.places[before].after = Some(place),
             None => self.first = Some(place),
@@ -156,7 +135,7 @@ impl UnderWay {
     }
 
     fn remove(&mut self, place: usize) {
-        let Place { before, after, .. } = self.places[place];
+        let Place { before, after, .. } = self.places.remove(place);
         match before {
             Some(before) => self.places[before].after = after,
             None => self.first = after,
@@ -165,7 +144,6 @@ impl UnderWay {
             Some(after) => self.places[after].before = before,
             None => self.last = before,
         }
-        self.free.push(place);
     }
 
     fn lowest(&self) -> Option<u64> {

@@ -98,26 +98,16 @@ impl Store {
         let revision = at.unwrap_or(answer.tip.revision);
         let mut leases = Leases::default();
         if at.is_none() {
-            // Few entries are attached to leases: they alone are looked at twice.
-            let mut is_attached = false;
-            for entry in &mut answer.entries {
-                is_attached |= entry.as_ref().is_some_and(|it| it.deadline.reference().is_some());
-                hide_due(entry, answer.tip.time_ms, &leases);
-            }
             let found = answer.entries.iter().flatten();
-            if is_attached
-                && let Err(error) = self.look_up(namespace, &mut leases, found, revision).await
-            {
+            if let Err(error) = self.look_up(namespace, &mut leases, found, revision).await {
                 return match error.is_lost_history() {
                     // What was read is gone already: that is as good as not having read it.
                     true => Box::pin(self.read(namespace, keys, at)).await,
                     false => Err(error),
                 };
             }
-            if is_attached {
-                for entry in &mut answer.entries {
-                    hide_due(entry, answer.tip.time_ms, &leases);
-                }
+            for entry in &mut answer.entries {
+                hide_due(entry, answer.tip.time_ms, &leases);
             }
         }
         let Tip { time_ms, lineage, .. } = answer.tip;

@@ -83,9 +83,5 @@ impl Store {
 fn last_of_each_client(
     requests: impl Iterator<Item = RequestId>,
 ) -> impl Iterator<Item = RequestId> {
-    let mut last = BTreeMap::new();
-    for request in requests {
-        last.insert(request.client, request);
-    }
-    last.into_values()
+    requests.map(|request| (request.client, request)).collect::<BTreeMap<_, _>>().into_values()
 }
