@@ -2,6 +2,7 @@
 //!
 //! The comments of the `.proto` files are the API reference; they stand again on the items here.
 
+pub mod codec;
 pub mod lines;
 
 /// Package `holdfast.v1`.

@@ -21,6 +21,7 @@ mod page_token;
 mod path;
 mod pipeline;
 mod read;
+mod single;
 mod status;
 mod transaction;
 pub mod transfer;
@@ -34,13 +35,13 @@ use holdfast_proto::v1::{
     admin_service_server::AdminServiceServer, kv_service_server::KvServiceServer,
     lease_service_server::LeaseServiceServer, lock_service_server::LockServiceServer,
     namespace_service_server::NamespaceServiceServer,
-    pipeline_service_server::PipelineServiceServer,
     transaction_service_server::TransactionServiceServer,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub use caller::Caller;
+use pipeline::Pipelines;
 use watch_server::Watching;
 
 use crate::store::{Store, command::MAX_ANSWER_BYTES as MESSAGE_BYTES};
@@ -93,7 +94,7 @@ pub fn routes(
         .add_service(Watching { services: services.clone(), max_bytes })
         .add_service(server!(LockServiceServer))
         .add_service(server!(LeaseServiceServer))
-        .add_service(server!(PipelineServiceServer))
+        .add_service(Pipelines { services: services.clone(), max_bytes })
         .add_service(server!(NamespaceServiceServer))
         .add_service(server!(AdminServiceServer))
 }

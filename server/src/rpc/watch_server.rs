@@ -3,7 +3,6 @@
 
 use std::{
     convert::Infallible,
-    future::ready,
     ops::Range,
     sync::Arc,
     task::{Context, Poll},
@@ -11,14 +10,15 @@ use std::{
 
 use bytes::{BufMut, Bytes};
 use futures::future::BoxFuture;
-use holdfast_proto::v1::{
-    WatchRequest, WatchResponse, watch_response::Events, watch_service_server::SERVICE_NAME,
+use holdfast_proto::{
+    codec::WholeDecoder,
+    v1::{WatchRequest, WatchResponse, watch_response::Events, watch_service_server::SERVICE_NAME},
 };
 use prost::Message as _;
 use tonic::{
     Status,
     body::Body,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{Codec, EncodeBuf, Encoder},
     codegen::{Service, http},
     server::{Grpc, NamedService},
 };
@@ -26,6 +26,7 @@ use tonic::{
 use super::{
     Services,
     entry::{self, Shown},
+    single,
 };
 use crate::{backend::LoggedChange, store::Matching};
 
@@ -55,14 +56,10 @@ impl Service<http::Request<Body>> for Watching {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path() != WATCH {
-            return Box::pin(ready(Ok(Status::unimplemented("").into_http())));
-        }
         let watching = self.clone();
-        Box::pin(async move {
-            let grpc = Grpc::new(WatchCodec);
-            let mut grpc = grpc.max_decoding_message_size(watching.max_bytes);
-            Ok(grpc.server_streaming(watching, request).await)
+        single::serve(WATCH, request, async move |request| {
+            let mut grpc = Grpc::new(WatchCodec).max_decoding_message_size(watching.max_bytes);
+            grpc.server_streaming(watching, request).await
         })
     }
 }
@@ -124,14 +121,14 @@ impl Codec for WatchCodec {
     type Encode = Message;
     type Decode = WatchRequest;
     type Encoder = MessageEncoder;
-    type Decoder = RequestDecoder;
+    type Decoder = WholeDecoder<WatchRequest>;
 
     fn encoder(&mut self) -> MessageEncoder {
         MessageEncoder
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        RequestDecoder
+        WholeDecoder::default()
     }
 }
 
@@ -143,16 +140,5 @@ impl Encoder for MessageEncoder {
 
     fn encode(&mut self, message: Message, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
         message.encode(out).map_err(|error| Status::internal(error.to_string()))
-    }
-}
-
-struct RequestDecoder;
-
-impl Decoder for RequestDecoder {
-    type Item = WatchRequest;
-    type Error = Status;
-
-    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<WatchRequest>, Status> {
-        WatchRequest::decode(bytes).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 }

@@ -10,21 +10,24 @@
 //! When the server stops, what is queued is taken in once more, as far as there is room. The stream ends with an
 //! error after the answers to everything taken in: a call that is then without an answer was not carried out.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc};
+mod answers;
+mod server;
 
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
 use futures::{
     FutureExt as _, Stream, StreamExt as _,
     future::BoxFuture,
     future::join_all,
     stream::{self, FuturesUnordered},
 };
-use holdfast_proto::v1::{
-    ErrorReason, PipelineAnswer, PipelineCall, PipelineRequest, PipelineResponse,
-    pipeline_answer::Result as Outcome, pipeline_service_server::PipelineService,
-};
-use prost::Message as _;
+use holdfast_proto::v1::{ErrorReason, PipelineCall, PipelineRequest};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
+
+use answers::Answers;
+pub(super) use server::Pipelines;
 
 use super::{
     Limits, MESSAGE_BYTES, Services,
@@ -52,23 +55,17 @@ const MAX_READING: usize = 16;
 /// Most looks made in one read.
 const MAX_LOOKUPS: usize = 256;
 
-#[tonic::async_trait]
-impl PipelineService for Services {
-    type PipelineStream = Pin<Box<dyn Stream<Item = Result<PipelineResponse, Status>> + Send>>;
-
-    async fn pipeline(
-        &self,
-        request: Request<Streaming<PipelineRequest>>,
-    ) -> Result<Response<Self::PipelineStream>, Status> {
-        // A token of its own: it is polled at every step, and streams need not contend for one.
-        let stopping = self.stopping.child_token();
-        let pipeline =
-            Pipeline::new(self.store.clone(), self.limits, stopping, request.into_inner());
-        let responses = stream::unfold(pipeline, |mut pipeline| async {
-            pipeline.next().await.map(|response| (response, pipeline))
-        });
-        Ok(Response::new(Box::pin(responses)))
-    }
+/// Answers the calls of a stream, message by message.
+fn answers(
+    services: &Services,
+    calls: Streaming<PipelineRequest>,
+) -> impl Stream<Item = Result<Bytes, Status>> + Send + use<> {
+    // A token of its own: it is polled at every step, and streams need not contend for one.
+    let stopping = services.stopping.child_token();
+    let pipeline = Pipeline::new(services.store.clone(), services.limits, stopping, calls);
+    stream::unfold(pipeline, |mut pipeline| async {
+        pipeline.next().await.map(|message| (message, pipeline))
+    })
 }
 
 /// One stream of calls.
@@ -85,7 +82,7 @@ struct Pipeline<S> {
     writing: Option<BoxFuture<'static, Written>>,
     /// Reads that wait for others to be done.
     reads: VecDeque<Reading>,
-    reading: FuturesUnordered<BoxFuture<'static, Vec<PipelineAnswer>>>,
+    reading: FuturesUnordered<BoxFuture<'static, Answers>>,
     answers: Answers,
 }
 
@@ -120,15 +117,8 @@ enum Reading {
 
 /// What came of a round.
 struct Written {
-    answers: Vec<PipelineAnswer>,
+    answers: Answers,
     ordered: Vec<(NamespaceName, Reads)>,
-}
-
-/// Answers to be sent, and how many bytes they take together.
-#[derive(Default)]
-struct Answers {
-    bytes: usize,
-    queue: Vec<PipelineAnswer>,
 }
 
 impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
@@ -149,7 +139,7 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
     }
 
     /// The next answers; nothing once the stream has ended and everything is answered.
-    async fn next(&mut self) -> Option<Result<PipelineResponse, Status>> {
+    async fn next(&mut self) -> Option<Result<Bytes, Status>> {
         loop {
             self.take_queued().await;
             self.run_ready();
@@ -197,7 +187,7 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
     /// Starts reads and notes what has been read, while answers fit into a message; answers whether there was any.
     fn read_ready(&mut self) -> bool {
         let mut has_read = false;
-        while self.answers.bytes < MESSAGE_BYTES {
+        while self.answers.bytes() < MESSAGE_BYTES {
             while self.reading.len() < MAX_READING
                 && let Some(reading) = self.reads.pop_front()
             {
@@ -206,7 +196,7 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
             let Some(Some(answers)) = self.reading.next().now_or_never() else {
                 break;
             };
-            self.answers.extend(answers);
+            self.answers.append(answers);
             has_read = true;
         }
         has_read
@@ -223,7 +213,7 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
         };
         tokio::select! {
             written = writing => self.note_written(written),
-            Some(answers) = self.reading.next() => self.answers.extend(answers),
+            Some(answers) = self.reading.next() => self.answers.append(answers),
             message = self.incoming.next(), if has_room => self.take(message).await,
             () = self.stopping.cancelled(), if self.is_open => {}
         }
@@ -231,7 +221,7 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
 
     fn note_written(&mut self, written: Written) {
         self.writing = None;
-        self.answers.extend(written.answers);
+        self.answers.append(written.answers);
         for (name, ordered) in written.ordered {
             self.queue_reads(&name, ordered);
         }
@@ -259,7 +249,7 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
             && self.waiting.bytes < MAX_BYTES
             && self.waiting.parts.len() < MAX_PARTS
             && self.reads.len() < MAX_WAITING_READS
-            && self.answers.bytes < MESSAGE_BYTES
+            && self.answers.bytes() < MESSAGE_BYTES
     }
 
     async fn take(&mut self, message: Option<Result<PipelineRequest, Status>>) {
@@ -318,7 +308,7 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
                 }
                 Ok(Call::Read(read)) => read,
                 Err(failure) => {
-                    self.answers.push(failed(id, failure));
+                    self.answers.push(id, Err(failure));
                     continue;
                 }
             };
@@ -375,48 +365,15 @@ impl Reads {
 }
 
 impl Reading {
-    async fn run(self, store: Arc<Store>) -> Vec<PipelineAnswer> {
+    async fn run(self, store: Arc<Store>) -> Answers {
         match self {
             Self::Lookups(name, lookups) => look_up(&store, &name, lookups).await,
-            Self::Query(name, id, query) => vec![answer(id, query.run(&store, &name).await)],
+            Self::Query(name, id, query) => {
+                let mut answers = Answers::default();
+                answers.push(id, query.run(&store, &name).await);
+                answers
+            }
         }
-    }
-}
-
-impl Answers {
-    fn extend(&mut self, answers: Vec<PipelineAnswer>) {
-        self.bytes += answers.iter().map(Self::size).sum::<usize>();
-        append(&mut self.queue, answers);
-    }
-
-    fn push(&mut self, answer: PipelineAnswer) {
-        self.bytes += Self::size(&answer);
-        self.queue.push(answer);
-    }
-
-    /// As many answers as fit into a message, but at least one; nothing if there is none.
-    fn take(&mut self) -> Option<PipelineResponse> {
-        let mut rest = Vec::new();
-        let mut taken = self.bytes;
-        if taken > MESSAGE_BYTES {
-            taken = 0;
-            let fits = |answer: &&PipelineAnswer| {
-                let bytes = taken + Self::size(answer);
-                let fits = bytes <= MESSAGE_BYTES || taken == 0;
-                taken = if fits { bytes } else { taken };
-                fits
-            };
-            let fitting = self.queue.iter().take_while(fits).count();
-            rest = self.queue.split_off(fitting);
-        }
-        self.bytes -= taken;
-        let answers = std::mem::replace(&mut self.queue, rest);
-        (!answers.is_empty()).then_some(PipelineResponse { answers })
-    }
-
-    /// With what surrounds it in the message.
-    fn size(answer: &PipelineAnswer) -> usize {
-        answer.encoded_len() + 8
     }
 }
 
@@ -436,36 +393,29 @@ async fn check_latest(
 /// Submits a round, all namespaces at the same time.
 async fn write(store: Arc<Store>, round: Round) -> Written {
     let parts = round.parts.into_iter().map(|part| write_part(&store, part));
-    let mut written = Written { answers: Vec::new(), ordered: Vec::new() };
+    let mut written = Written { answers: Answers::default(), ordered: Vec::new() };
     for (answers, ordered) in join_all(parts).await {
-        append(&mut written.answers, answers);
+        written.answers.append(answers);
         written.ordered.push(ordered);
     }
     written
 }
 
-async fn write_part(
-    store: &Arc<Store>,
-    part: Part,
-) -> (Vec<PipelineAnswer>, (NamespaceName, Reads)) {
+async fn write_part(store: &Arc<Store>, part: Part) -> (Answers, (NamespaceName, Reads)) {
     let Part { name, ids, submissions, ordered } = part;
-    if submissions.is_empty() {
-        return (Vec::new(), (name, ordered));
+    let mut answers = Answers::default();
+    if !submissions.is_empty() {
+        let outcomes = store.submit(&name, submissions).await;
+        for (id, outcome) in ids.into_iter().zip(outcomes) {
+            let answer = outcome.map_err(Failure::from).and_then(|it| dispatch::answer(&name, it));
+            answers.push(id, answer);
+        }
     }
-    let outcomes = store.submit(&name, submissions).await;
-    let answered = |(id, outcome): (u64, Result<_, _>)| {
-        answer(id, outcome.map_err(Failure::from).and_then(|it| dispatch::answer(&name, it)))
-    };
-    let answers = ids.into_iter().zip(outcomes).map(answered).collect();
     (answers, (name, ordered))
 }
 
 /// Looks at several keys in one read.
-async fn look_up(
-    store: &Store,
-    name: &NamespaceName,
-    lookups: Vec<(u64, Lookup)>,
-) -> Vec<PipelineAnswer> {
+async fn look_up(store: &Store, name: &NamespaceName, lookups: Vec<(u64, Lookup)>) -> Answers {
     let mut keys = Vec::with_capacity(lookups.len());
     let mut asked = Vec::with_capacity(lookups.len());
     for (id, Lookup { key, look }) in lookups {
@@ -473,37 +423,20 @@ async fn look_up(
         keys.push(key);
         asked.push((id, look));
     }
-    let snapshot = match store.read(name, &keys, None).await {
-        Ok(snapshot) => snapshot,
-        Err(error) => {
-            let failed = |(id, _)| answer(id, Err(Failure::from(error.clone())));
-            return asked.into_iter().map(failed).collect();
+    let mut answers = Answers::default();
+    match store.read(name, &keys, None).await {
+        Ok(snapshot) => {
+            for ((id, look), found) in asked.into_iter().zip(&snapshot.entries) {
+                answers.push(id, Ok(look.answer(found.as_ref(), &snapshot)));
+            }
         }
-    };
-    let found = snapshot.entries.iter();
-    let looked = asked.into_iter().zip(found);
-    looked
-        .map(|((id, look), found)| answer(id, Ok(look.answer(found.as_ref(), &snapshot))))
-        .collect()
-}
-
-/// Adds answers to others. Answers are large: where there are no others, none is moved.
-fn append(answers: &mut Vec<PipelineAnswer>, mut more: Vec<PipelineAnswer>) {
-    match answers.is_empty() {
-        true => *answers = more,
-        false => answers.append(&mut more),
+        Err(error) => {
+            for (id, _) in asked {
+                answers.push(id, Err(error.clone().into()));
+            }
+        }
     }
-}
-
-fn answer(id: u64, outcome: Result<Outcome, Failure>) -> PipelineAnswer {
-    match outcome {
-        Ok(outcome) => PipelineAnswer { id, result: Some(outcome) },
-        Err(failure) => failed(id, failure),
-    }
-}
-
-fn failed(id: u64, failure: Failure) -> PipelineAnswer {
-    PipelineAnswer { id, result: Some(Outcome::Status(failure.into())) }
+    answers
 }
 
 fn no_operation() -> Failure {
