@@ -10,7 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, future::Either, future::select};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::yield_now,
+    time::{Instant, Sleep, sleep_until},
+};
 use tonic::{Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery};
 
 use super::{
@@ -20,8 +23,11 @@ use super::{
 };
 
 const PATH: &str = "/holdfast.v1.PipelineService/Pipeline";
-/// How many answers are handed out before others may use the line.
-const ANSWERS_AT_ONCE: usize = 64;
+/// In how many parts the answers of a message are handed out, and how many answers a part has at least. Between them
+/// the callers go on: what the first ask next is on its way while the others have yet to learn of their answers, so that
+/// the server and its clients work at the same time.
+const PARTS: usize = 4;
+const LEAST_ANSWERS: usize = 16;
 
 /// A stream to come. When it is dropped, its calls are told so.
 pub(super) struct Driver {
@@ -63,7 +69,7 @@ async fn take_answers(line: &Arc<Line>, stream: u64) -> Result<Infallible, End> 
     loop {
         let message = answers.message().await.map_err(End::Broken)?;
         let ended = || End::Broken(Status::unavailable("the server has ended the stream"));
-        hand_out(line, &message.ok_or_else(ended)?, &mut after)?;
+        hand_out(line, &message.ok_or_else(ended)?, &mut after).await?;
     }
 }
 
@@ -81,24 +87,36 @@ async fn open(line: &Arc<Line>, stream: u64) -> Result<Streaming<Bytes>, Status>
     Ok(accepted.into_inner())
 }
 
-fn hand_out(line: &Line, message: &Bytes, after: &mut Aftermath) -> Result<(), End> {
+async fn hand_out(line: &Line, message: &Bytes, after: &mut Aftermath) -> Result<(), End> {
     let mut answers = wire::answers(message).peekable();
-    while answers.peek().is_some() {
-        let mut bad = None;
-        let some = answers.by_ref().take(ANSWERS_AT_ONCE).map_while(|answer| match answer {
-            Ok((id, range)) => Some((CallId(id), Answer::new(message, range))),
-            Err(error) => {
-                bad = Some(error);
-                None
+    loop {
+        let (mut count, mut bytes, mut bad) = (0, 0, None);
+        let part = std::iter::from_fn(|| {
+            if count >= LEAST_ANSWERS && bytes >= message.len() / PARTS {
+                return None;
+            }
+            match answers.next()? {
+                Ok((id, range)) => {
+                    count += 1;
+                    bytes += range.len();
+                    Some((CallId(id), Answer::new(message, range)))
+                }
+                Err(error) => {
+                    bad = Some(error);
+                    None
+                }
             }
         });
-        line.answer(some, after);
+        line.answer(part, after);
         line.conclude(after);
         if let Some(error) = bad {
             return Err(End::Broken(Status::internal(format!("a bad message: {error}"))));
         }
+        if answers.peek().is_none() {
+            return Ok(());
+        }
+        yield_now().await;
     }
-    Ok(())
 }
 
 /// Looks after deadlines, until the stream is to end.
