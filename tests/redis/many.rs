@@ -16,7 +16,7 @@ use crate::{
         build::*,
         coordination::*,
         namespace::Namespace,
-        redis::{Proxy, Redis},
+        redis::{Options, Proxy, Redis, RedisClock},
     },
     fixture::*,
 };
@@ -27,6 +27,7 @@ crate::cases! {
     all_servers_make_progress_in_a_hot_namespace,
     a_large_delete_commits_beside_a_hot_writer,
     the_end_of_a_large_lease_is_committed_beside_a_hot_writer,
+    a_turn_ends_also_where_the_clock_stands_still,
 }
 
 /// A Redis with so many servers, and a namespace through each.
@@ -169,4 +170,23 @@ async fn the_end_of_a_large_lease_is_committed_beside_a_hot_writer() {
     over.store(true, Ordering::Relaxed);
     writing.await.expect("it does not fail");
     assert_eq!(other.ok(count(prefix("all/"))).await.count, 0);
+}
+
+async fn a_turn_ends_also_where_the_clock_stands_still() {
+    const NOW_MS: i64 = 1_700_000_000_000;
+    let Some(clock) = RedisClock::at(NOW_MS) else {
+        return;
+    };
+    let redis = Redis::with(Options { clock: Some(clock), ..Options::default() });
+    let redis = redis.expect("it is installed");
+    let server = serve(&redis.url()).await;
+    let ns = Namespace::fresh(&server, "ns");
+    ns.set("k", "1").await;
+    let head = format!("holdfast:{{{}}}:head", ns.name);
+    let turn = format!("another {NOW_MS} {} 3", NOW_MS + 200);
+    redis.run::<()>(&["HSET", &head, "turn", &turn]);
+    ns.set("k", "2").await;
+    // It is over for all, not passed over each time.
+    assert_eq!(redis.run::<String>(&["HGET", &head, "turn"]), "");
+    assert_eq!(ns.value("k").await.as_deref(), Some("2"));
 }

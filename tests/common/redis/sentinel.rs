@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use tempfile::TempDir;
+
 use super::{Options, Redis, until};
 
 /// The name by which the sentinels know the primary.
@@ -11,6 +13,8 @@ const NAME: &str = "main";
 pub struct Sentinels {
     pub servers: Vec<Redis>,
     pub sentinels: Vec<Redis>,
+    /// Where the sentinels write down what they learn.
+    _files: Vec<TempDir>,
 }
 
 impl Sentinels {
@@ -29,8 +33,9 @@ impl Sentinels {
             let connected = servers[0].info("connected_slaves") == replicas.to_string();
             (connected && (0..replicas).all(is_online)).then_some(())
         });
-        let sentinels = (0..3).map(|_| sentinel(&port)).collect::<Option<Vec<_>>>()?;
-        let whole = Self { servers, sentinels };
+        let started = (0..3).map(|_| sentinel(&port)).collect::<Option<Vec<_>>>()?;
+        let (sentinels, files) = started.into_iter().unzip();
+        let whole = Self { servers, sentinels, _files: files };
         until("the sentinels know of all", || whole.know_of_all().then_some(()));
         Some(whole)
     }
@@ -82,7 +87,8 @@ impl Sentinels {
     }
 }
 
-fn sentinel(port: &str) -> Option<Redis> {
+/// A sentinel, and the directory of its settings, into which it writes as long as it runs.
+fn sentinel(port: &str) -> Option<(Redis, TempDir)> {
     let directory = tempfile::tempdir().expect("a directory can be made");
     let file = directory.path().join("sentinel.conf");
     let settings = format!(
@@ -91,8 +97,7 @@ fn sentinel(port: &str) -> Option<Redis> {
          sentinel failover-timeout {NAME} 3000\n"
     );
     fs::write(&file, settings).expect("a file can be written");
-    // The sentinel writes into the file what it learns: it stays.
-    let file = directory.keep().join("sentinel.conf");
     let arguments = vec![file.display().to_string(), "--sentinel".to_owned()];
-    Redis::with(Options { arguments, ..Options::default() })
+    let sentinel = Redis::with(Options { arguments, ..Options::default() })?;
+    Some((sentinel, directory))
 }

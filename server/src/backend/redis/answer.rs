@@ -45,7 +45,7 @@ pub(super) fn list(value: Value) -> Result<Vec<Value>, BackendError> {
 pub(super) fn bytes(value: Value) -> Result<Option<Bytes>, BackendError> {
     match value {
         Value::BulkString(bytes) => Ok(Some(bytes.into())),
-        Value::SimpleString(text) => Ok(Some(text.into())),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Ok(Some(text.into())),
         Value::Nil => Ok(None),
         _ => Err(strange("no text")),
     }

@@ -1,6 +1,6 @@
 //! Commits: one script each, which checks what they rely on and applies them.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{mem, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use redis::Value;
@@ -12,11 +12,12 @@ use super::{
     lane::{Answer, Lane},
     pause,
     read::key,
-    record::{self, clear_rest, write_args},
+    record::{self, clear_rest},
+    writes::Writes,
 };
 use crate::backend::{
     BackendError, Commit, CommitOutcome, Committed, GroupStamp, Groups, Key, Moved, Position,
-    Revision, StoredEntry, Tip, Write, is_logged,
+    Revision, StoredEntry, Tip, Write,
 };
 
 /// How often a commit waits for the turn of another to end.
@@ -28,15 +29,15 @@ impl Core {
         lane: &Lane,
         commit: Commit<'_>,
     ) -> Result<CommitOutcome, BackendError> {
-        let logged = logged(&commit.groups);
         let is_empty = commit.groups.is_empty();
-        let mut args = self.commit_args(lane, commit);
-        let mut waited_ms = 0;
+        let (mut args, logged) = self.commit_args(lane, commit);
+        let mut waited = Waited::default();
         for _ in 0..MAX_WAITS {
             let refused_at_ms = lane.refused_at_ms.load(Ordering::Relaxed);
             if refused_at_ms > 0 {
-                args[REFUSED] = (refused_at_ms + waited_ms).to_string().into();
+                args[REFUSED] = (refused_at_ms + waited.all_ms).to_string().into();
             }
+            args[PASSED] = waited.passed();
             let named = async {
                 match is_empty {
                     true => Ok(()),
@@ -66,9 +67,11 @@ impl Core {
                     return Ok(CommitOutcome::Moved(Moved { tip: head.tip, changed }));
                 }
                 b"busy" => {
-                    let wait_ms = (parts.number()? - head.tip.time_ms).clamp(1, 50);
-                    waited_ms += wait_ms;
+                    let left_ms = parts.number()? - head.tip.time_ms;
+                    waited.meet(parts.bytes()?, left_ms);
+                    let wait_ms = left_ms.clamp(1, 50);
                     pause(Duration::from_millis(wait_ms as u64)).await;
+                    waited.add(wait_ms);
                 }
                 _ => return Err(strange("a verdict on a commit")),
             }
@@ -91,7 +94,11 @@ impl Core {
             clear_rest(),
         ];
         let ends = if records.is_empty() { Vec::new() } else { vec![records.len()] };
-        group_args(Groups { writes: records, ends }, &mut args);
+        let writes = Writes::of(Groups { writes: records, ends }, &[]);
+        args.extend(writes.counts());
+        args.push(writes.key_count());
+        args.extend(writes.keys());
+        args.extend(writes.into_words());
         let Answer { verdict, head, mut parts } =
             self.tell(lane, &self.scripts.clear, &args).await?;
         match &verdict[..] {
@@ -145,11 +152,12 @@ impl Core {
         }
     }
 
-    fn commit_args(&self, lane: &Lane, commit: Commit<'_>) -> Vec<Bytes> {
+    /// The arguments, and which groups take a revision.
+    fn commit_args(&self, lane: &Lane, commit: Commit<'_>) -> (Vec<Bytes>, Vec<bool>) {
         let Commit { at, reads, groups, valid_until_ms, exact_revision } = commit;
-        let (keys, ranges) = (reads.keys.len(), reads.ranges.len());
-        let mut args =
-            Vec::with_capacity(9 + keys + 3 * ranges + 2 * groups.len() + 7 * groups.writes.len());
+        let (count, ranges) = (5 * groups.writes.len() + reads.keys.len(), reads.ranges.len());
+        let mut writes = Writes::of(groups, &reads.keys);
+        let mut args = Vec::with_capacity(20 + 3 * ranges + count);
         args.extend([
             self.server.clone().into(),
             self.channel.clone(),
@@ -158,18 +166,22 @@ impl Core {
             optional(valid_until_ms),
             optional(exact_revision),
             Bytes::from_static(b"0"),
-            keys.to_string().into(),
-            ranges.to_string().into(),
+            Bytes::new(),
         ]);
+        args.extend(writes.counts());
+        args.push(writes.key_count());
+        args.extend(writes.read());
+        args.push(ranges.to_string().into());
+        args.extend(writes.keys());
         let text = |key: &Key| Bytes::copy_from_slice(key.as_bytes());
-        args.extend(reads.keys.iter().map(text));
         for range in &reads.ranges {
             let end = range.end.as_ref().map(text);
             let has_end = Bytes::from_static(if end.is_some() { b"1" } else { b"0" });
             args.extend([text(&range.start), end.unwrap_or_default(), has_end]);
         }
-        group_args(groups, &mut args);
-        args
+        let logged = mem::take(&mut writes.logged);
+        args.extend(writes.into_words());
+        (args, logged)
     }
 }
 
@@ -178,29 +190,35 @@ type Held = (Key, Option<StoredEntry>);
 
 /// Where among the arguments of a commit it stands since when a turn is needed.
 const REFUSED: usize = 6;
+/// And which turn is over by this machine's clock.
+const PASSED: usize = 7;
 
-/// Which groups take a revision.
-fn logged(groups: &Groups) -> Vec<bool> {
-    let mut start = 0;
-    let group = |end: &usize| {
-        let group = &groups.writes[start..*end];
-        start = *end;
-        is_logged(group)
-    };
-    groups.ends.iter().map(group).collect()
+/// How long a commit has waited for the turns of others, by this machine's clock: that of Redis may stand still, or be set
+/// back, and must not keep a server out by that.
+#[derive(Default)]
+struct Waited {
+    all_ms: i64,
+    /// The turn that was met last, as Redis names it.
+    turn: Bytes,
+    /// How long it had to last when it was first met, less what was waited for it since.
+    left_ms: i64,
 }
 
-fn group_args(groups: Groups, args: &mut Vec<Bytes>) {
-    let logged = logged(&groups);
-    let mut writes = groups.writes.into_iter();
-    let mut start = 0;
-    for (end, is_logged) in groups.ends.into_iter().zip(logged) {
-        args.push((end - start).to_string().into());
-        args.push(Bytes::from_static(if is_logged { b"1" } else { b"0" }));
-        for write in writes.by_ref().take(end - start) {
-            write_args(write, args);
+impl Waited {
+    fn meet(&mut self, turn: Bytes, left_ms: i64) {
+        if self.turn != turn {
+            (self.turn, self.left_ms) = (turn, left_ms);
         }
-        start = end;
+    }
+
+    fn add(&mut self, waited_ms: i64) {
+        self.all_ms += waited_ms;
+        self.left_ms -= waited_ms;
+    }
+
+    /// The turn that is over by now, if any was met.
+    fn passed(&self) -> Bytes {
+        if self.left_ms <= 0 { self.turn.clone() } else { Bytes::new() }
     }
 }
 

@@ -9,7 +9,34 @@ use crate::backend::{
     Tip, Usage,
 };
 
-/// The fields of the head of a namespace, as the prelude of the scripts orders them.
+/// The names of the fields of the head of a namespace, in the order that the prelude of the scripts has them in.
+pub(super) const FIELDS: [&str; 20] = [
+    "format",
+    "identity",
+    "lineage",
+    "created_ms",
+    "position",
+    "revision",
+    "time_ms",
+    "birth",
+    "compacted",
+    "cleared",
+    "keys",
+    "bytes",
+    "events",
+    "log_bytes",
+    "oldest_ms",
+    "next_ms",
+    "forgotten",
+    "half",
+    "half_keys",
+    "turn",
+];
+
+/// The format that this version knows.
+const FORMAT: &[u8] = b"1";
+
+/// Where a namespace stands.
 #[derive(Debug, Clone)]
 pub(super) struct Head {
     pub tip: Tip,
@@ -22,8 +49,35 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Reads the fields as they are stored.
     pub(super) fn parse(time_ms: i64, fields: Value) -> Result<Self, BackendError> {
+        Self::of(time_ms, &list(fields)?)
+    }
+
+    /// The same of fields that no script has looked at, by the clock and the identity of the process that they are in;
+    /// nothing where the namespace may have to be settled before anything is said of it, or is not understood.
+    pub(super) fn settled(
+        time_ms: i64,
+        identity: &str,
+        fields: Value,
+    ) -> Result<Option<Self>, BackendError> {
         let fields = list(fields)?;
+        let text = |index: usize| match fields.get(index) {
+            Some(Value::BulkString(bytes)) => Some(&bytes[..]),
+            _ => None,
+        };
+        let is_known = text(0) == Some(FORMAT) && text(1) == Some(identity.as_bytes());
+        if text(0).is_some() && !is_known {
+            return Ok(None);
+        }
+        let kept_ms = text(6).map_or(Some(0), parse).ok_or_else(|| strange("a head"))?;
+        // The time of a namespace does not go back.
+        let head = Self::of(time_ms.max(kept_ms), &fields)?;
+        let is_due = head.next_deadline_ms.is_some_and(|next_ms| next_ms <= head.tip.time_ms);
+        Ok((!is_due).then_some(head))
+    }
+
+    fn of(time_ms: i64, fields: &[Value]) -> Result<Self, BackendError> {
         let text = |index: usize| match fields.get(index) {
             Some(Value::BulkString(bytes)) if !bytes.is_empty() => Some(bytes.as_slice()),
             _ => None,

@@ -7,18 +7,19 @@ use std::sync::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use redis::Value;
+use redis::{Cmd, Value};
 use uuid::Uuid;
 
 use super::{
     Core,
-    answer::{Parts, strange},
-    head::Head,
+    answer::{Parts, number, strange},
+    head::{FIELDS, Head},
+    layout::{HEAD, INTERNALS, USERS},
     link::{Call, LinkError, Script},
     read::Asked,
     scripts::Reading,
 };
-use crate::backend::{BackendError, LogShape, NamespaceName};
+use crate::backend::{BackendError, Key, LogShape, NamespaceName};
 
 /// What this process knows of one namespace. Nothing of it is more than a help.
 pub(super) struct Lane {
@@ -92,6 +93,55 @@ impl Core {
             Some(answer) => Ok(answer),
             None => self.ask_settling(lane, script, args).await,
         }
+    }
+
+    /// Reads keys without a script, those of users before internal ones: where the namespace stands, and what they hold.
+    /// Nothing where a script has to look, because the namespace may have to be settled, or this was refused.
+    pub(super) async fn look_up(
+        &self,
+        lane: &Lane,
+        keys: &[&Key],
+        users: usize,
+    ) -> Result<Option<(Head, Vec<Value>)>, BackendError> {
+        let mut info = redis::cmd("INFO");
+        info.arg("replication");
+        let mut head = redis::cmd("HMGET");
+        head.arg(&lane.keys[HEAD][..]).arg(&FIELDS[..]);
+        let spaces = [(USERS, &keys[..users]), (INTERNALS, &keys[users..])];
+        let entries =
+            spaces.into_iter().filter(|(_, keys)| !keys.is_empty()).map(|(space, keys)| {
+                let bytes = keys.iter().map(|key| key.as_bytes().len()).sum::<usize>();
+                let mut command = Cmd::with_capacity(2 + keys.len(), 64 + bytes);
+                command.arg("HMGET").arg(&lane.keys[space][..]);
+                for key in keys {
+                    command.arg(key.as_bytes());
+                }
+                command
+            });
+        let commands = [redis::cmd("TIME"), info, head].into_iter().chain(entries);
+        // Taken before: while this is under way, another answer may bring a later time than that of what is read.
+        let floor_ms = lane.floor_ms.load(Ordering::Relaxed);
+        let answer = self.link.look(&lane.keys[HEAD], commands).await.map_err(read_error)?;
+        let Some(answer) = answer else {
+            return Ok(None);
+        };
+        let mut parts = Parts::of(Value::Array(answer))?;
+        let clock = parts.list()?.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+        let info = parts.bytes()?;
+        let (&[seconds, micros], Some(identity)) = (&clock[..], primary(&info)) else {
+            return Ok(None);
+        };
+        let time_ms = seconds * 1000 + micros / 1000;
+        let time_ms = time_ms.max(floor_ms);
+        let Some(head) = Head::settled(time_ms, identity, parts.take()?)? else {
+            return Ok(None);
+        };
+        self.see(lane, &head);
+        let mut records = Vec::with_capacity(keys.len());
+        while records.len() < keys.len() {
+            records.append(&mut parts.list()?);
+        }
+        Ok(Some((head, records)))
     }
 
     /// Calls a script that reads for several namespaces at once.
@@ -172,13 +222,18 @@ impl Core {
         }
         let time_ms = parts.number()?;
         let head = Head::parse(time_ms, parts.take()?)?;
-        lane.floor_ms.fetch_max(time_ms, Ordering::Relaxed);
+        self.see(lane, &head);
+        Ok(Some(Answer { verdict, head, parts }))
+    }
+
+    /// Takes note of where a namespace stands.
+    fn see(&self, lane: &Lane, head: &Head) {
+        lane.floor_ms.fetch_max(head.tip.time_ms, Ordering::Relaxed);
         *lane.log.lock() = head.log;
         if head.tip.lineage.is_none() {
             lane.is_named.store(false, Ordering::Relaxed);
         }
         self.wake.note(&lane.name, head.tip.lineage, head.tip.revision);
-        Ok(Some(Answer { verdict, head, parts }))
     }
 }
 
@@ -196,6 +251,14 @@ impl Lane {
         all.extend_from_slice(args);
         Call { script, keys, args: all }
     }
+}
+
+/// The identity of the process that told this of itself, if it is a primary.
+fn primary(info: &[u8]) -> Option<&str> {
+    let info = std::str::from_utf8(info).ok()?;
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
+    field("role:").filter(|role| *role == "master")?;
+    field("master_replid:")
 }
 
 /// Why a read was not answered.

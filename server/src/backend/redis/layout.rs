@@ -6,6 +6,12 @@ use crate::backend::{NamespaceName, Staging};
 
 /// How many keys belong to a namespace.
 const NAMESPACE_KEYS: [&str; 9] = ["head", "ue", "uo", "ud", "ie", "io", "id", "log", "recent"];
+/// Which of them is the head,
+pub(super) const HEAD: usize = 0;
+/// which has the entries of users,
+pub(super) const USERS: usize = 1;
+/// and which the internal ones.
+pub(super) const INTERNALS: usize = 4;
 /// What is staged for a namespace, beside it.
 const STAGED_KEYS: [&str; 7] = ["ue", "uo", "ud", "ie", "io", "id", "usage"];
 

@@ -4,13 +4,16 @@
 //! holds beside is a help that can be lost.
 //!
 //! - `url`, `link`: how Redis is reached; nothing there knows of namespaces.
-//! - `layout`: the names of keys; `record`: what is stored of a change; `scripts`: what runs in Redis.
+//! - `layout`: the names of keys; `record`: what is stored of a change; `writes`: what scripts are told of those to come;
+//!   `scripts`: what runs in Redis.
 //! - `answer`, `head`: what comes back. `lane`: what is known of a namespace, and how its scripts are called.
 //! - `read`, `log`, `commit`, `transfer`, `names`: the work itself.
 //! - `wake`: who waits for news; `members`: which server is the first to expire what is due.
 
 mod answer;
 mod commit;
+#[cfg(test)]
+mod fuzz;
 mod head;
 mod lane;
 mod layout;
@@ -24,6 +27,7 @@ mod scripts;
 mod transfer;
 mod url;
 mod wake;
+mod writes;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

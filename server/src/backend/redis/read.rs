@@ -194,11 +194,10 @@ impl Core {
         }
         keys.sort_by_key(|key| is_internal(key));
         let users = keys.partition_point(|key| !is_internal(key));
-        let mut args = Vec::with_capacity(keys.len() + 1);
-        args.push(users.to_string().into());
-        args.extend(keys.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())));
-        let Answer { head, mut parts, .. } = self.ask(lane, &self.scripts.read, &args).await?;
-        let records = parts.list()?.into_iter().chain(parts.list()?);
+        let (head, records) = match self.look_up(lane, &keys, users).await? {
+            Some(found) => found,
+            None => self.read_by_script(lane, &keys, users).await?,
+        };
         for (key, record) in keys.into_iter().zip(records) {
             if let Some(record) = bytes(record)? {
                 let change = record::parse(key.clone(), record)?;
@@ -206,6 +205,21 @@ impl Core {
             }
         }
         Ok((head.tip, found))
+    }
+
+    async fn read_by_script(
+        &self,
+        lane: &Lane,
+        keys: &[&Key],
+        users: usize,
+    ) -> Result<(Head, Vec<Value>), BackendError> {
+        let mut args = Vec::with_capacity(keys.len() + 1);
+        args.push(users.to_string().into());
+        args.extend(keys.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())));
+        let Answer { head, mut parts, .. } = self.ask(lane, &self.scripts.read, &args).await?;
+        let mut records = parts.list()?;
+        records.append(&mut parts.list()?);
+        Ok((head, records))
     }
 
     /// What keys held at a revision, each sought before a link, if one is given.

@@ -9,8 +9,8 @@ use std::{io::Write as _, sync::Arc};
 use bytes::Bytes;
 
 use crate::backend::{
-    BackendError, Change, ChangeKind, Created, Deadline, Draft, Entry, GroupIndex, GroupStamp, Key,
-    NewDeadline, Removal, Revision, Write, WriteOp, entry_bytes,
+    BackendError, Change, ChangeKind, Deadline, Entry, GroupStamp, Key, Removal, Revision, WriteOp,
+    entry_bytes,
 };
 
 /// What a change counts for in the log beside its key and value.
@@ -103,73 +103,31 @@ fn kind_of(letter: &str) -> Option<ChangeKind> {
     })
 }
 
-/// What the script that commits takes of one write: key, kind, deadline, creation, bytes in the log, size, and the rest of
-/// its record.
-pub(super) fn write_args(write: Write, args: &mut Vec<Bytes>) {
-    let Write { key, op } = write;
-    let kind = match &op {
-        WriteOp::Set(_) => "S",
-        WriteOp::SetDeadline(_) => "T",
-        WriteOp::SetUnlogged(_) => "U",
-        WriteOp::RemoveUnlogged => "X",
-        WriteOp::Remove(Removal::Deleted) => "D",
-        WriteOp::Remove(Removal::Ttl) => "E",
-        WriteOp::Remove(Removal::Lease) => "L",
-        WriteOp::Remove(Removal::Revoked) => "R",
+/// How many bytes the log grows by with a write that is logged.
+pub(super) fn log_bytes(key: &Key, op: &WriteOp) -> u64 {
+    let counted = match op {
+        WriteOp::Set(draft) | WriteOp::SetUnlogged(draft) => {
+            draft.value.len() + draft.content_type.len()
+        }
+        WriteOp::SetDeadline(_) | WriteOp::Remove(_) | WriteOp::RemoveUnlogged => 0,
     };
-    let counts_value = !matches!(op, WriteOp::SetDeadline(_));
-    args.push(Bytes::copy_from_slice(key.as_bytes()));
-    args.push(Bytes::from_static(kind.as_bytes()));
-    match op {
-        WriteOp::Set(draft) | WriteOp::SetDeadline(draft) | WriteOp::SetUnlogged(draft) => {
-            draft_args(&key, draft, counts_value, args);
-        }
-        WriteOp::Remove(_) | WriteOp::RemoveUnlogged => {
-            let log_bytes = (LOG_OVERHEAD_BYTES + key.as_bytes().len()).to_string();
-            let [never, created, size] =
-                ["-", "", "0"].map(|text| Bytes::from_static(text.as_bytes()));
-            args.extend([never, created, log_bytes.into(), size, Bytes::from_static(b"0 0 0\n")]);
-        }
-    }
+    (LOG_OVERHEAD_BYTES + key.as_bytes().len() + counted) as u64
 }
 
-fn draft_args(key: &Key, draft: Draft, counts_value: bool, args: &mut Vec<Bytes>) {
-    let Draft { value, content_type, version, created, deadline } = draft;
-    let size = entry_bytes(key, &content_type, &value);
-    let counted = if counts_value { value.len() + content_type.len() } else { 0 };
-    let log_bytes = LOG_OVERHEAD_BYTES + key.as_bytes().len() + counted;
-    let created = match created {
-        Created::Before(Revision(revision), time_ms) => format!("{revision} {time_ms}"),
-        // Lua counts from one.
-        Created::By(GroupIndex(index)) => format!("#{}", index + 1),
-    };
-    let reference = deadline.reference().cloned();
-    let deadline = match deadline {
-        NewDeadline::Never => Bytes::from_static(b"-"),
-        NewDeadline::Of(_) => Bytes::from_static(b"@"),
-        NewDeadline::At(at_ms) => at_ms.to_string().into(),
-        NewDeadline::After(ttl_ms) => format!("+{ttl_ms}").into(),
-    };
-    let rest = rest(version, &content_type, reference.as_ref(), &value);
-    args.extend([
-        deadline,
-        created.into(),
-        log_bytes.to_string().into(),
-        size.to_string().into(),
-        rest,
-    ]);
-}
-
-/// What stands in a record after its sizes.
-fn rest(version: u64, content_type: &[u8], reference: Option<&Key>, value: &[u8]) -> Bytes {
+/// Writes what stands in a record after its sizes.
+pub(super) fn rest(
+    version: u64,
+    content_type: &[u8],
+    reference: Option<&Key>,
+    value: &[u8],
+    record: &mut Vec<u8>,
+) {
     let reference = reference.map(Key::as_bytes).unwrap_or_default();
-    let mut rest = Vec::with_capacity(24 + content_type.len() + reference.len() + value.len());
-    writeln!(rest, "{version} {} {}", content_type.len(), reference.len())
+    writeln!(record, "{version} {} {}", content_type.len(), reference.len())
         .expect("memory takes all that is written");
-    rest.extend_from_slice(content_type);
-    rest.extend_from_slice(reference);
-    rest.extend_from_slice(value);
-    rest.into()
+    record.extend_from_slice(content_type);
+    record.extend_from_slice(reference);
+    record.extend_from_slice(value);
 }
 
 /// The record of the clear of a namespace, after its first fields.
@@ -186,15 +144,15 @@ pub(super) fn stage_args(key: &Key, entry: &Entry, args: &mut Vec<Bytes>) {
         Deadline::Of(_) => (String::new(), "@".to_owned()),
         Deadline::At(at_ms) => (at_ms.to_string(), at_ms.to_string()),
     };
-    let rest = rest(entry.version, &entry.content_type, entry.deadline.reference(), &entry.value);
-    let mut record = Vec::with_capacity(rest.len() + 128);
+    let mut record = Vec::with_capacity(entry.value.len() + entry.content_type.len() + 160);
     write!(
         record,
         "U - {} {} {deadline} {} {} {log_bytes} {size} ",
         entry.mod_revision, entry.updated_at_ms, entry.create_revision, entry.created_at_ms
     )
     .expect("memory takes all that is written");
-    record.extend_from_slice(&rest);
+    let reference = entry.deadline.reference();
+    rest(entry.version, &entry.content_type, reference, &entry.value, &mut record);
     let key = Bytes::copy_from_slice(key.as_bytes());
     args.extend([key, index.into(), size.to_string().into(), record.into()]);
 }

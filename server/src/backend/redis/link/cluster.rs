@@ -9,7 +9,7 @@ use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tracing::{debug, info};
 
 use super::{
-    Call, Context,
+    Context,
     connection::{Connection, text},
     found::Found,
     node::{Node, Place, State},
@@ -61,9 +61,9 @@ impl Cluster {
         Ok(Self { shared, _task: task })
     }
 
-    /// The node that has the keys of a call.
-    pub(super) fn owner(&self, call: &Call<'_>) -> Option<Arc<Node>> {
-        let slot = slot(call.keys.first()?);
+    /// The node that has a key.
+    pub(super) fn owner(&self, key: &[u8]) -> Option<Arc<Node>> {
+        let slot = slot(key);
         self.shared.map.read().owners[usize::from(slot)].clone()
     }
 

@@ -7,6 +7,7 @@
 //! - `connection`: one connection, `tls` under it; `refusal`: what the errors of Redis mean.
 //! - `node`: a server whose connection is made again whenever it is lost; `subscription`: what it publishes;
 //!   `durable`: commits that wait for replicas.
+//! - `look`: several commands in one step.
 //! - `sentinel`, `cluster`: where the servers are.
 //! - `health`: whether writes are taken; `found`: how the servers are set up.
 
@@ -15,6 +16,7 @@ mod connection;
 mod durable;
 mod found;
 mod health;
+mod look;
 mod node;
 mod refusal;
 mod sentinel;
@@ -23,7 +25,11 @@ mod subscription;
 mod tests;
 mod tls;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future;
@@ -104,6 +110,8 @@ pub(super) struct Link {
     context: Arc<Context>,
     route: Route,
     found: Found,
+    /// Whether this user may not run several commands in one step.
+    steps_refused: AtomicBool,
     messages: Mutex<Option<mpsc::Receiver<Message>>>,
 }
 
@@ -146,7 +154,8 @@ impl Link {
             }
             Route::Cluster(cluster) => cluster.look().await?,
         };
-        Ok(Self { context, route, found, messages: Mutex::new(Some(messages)) })
+        let steps_refused = AtomicBool::new(false);
+        Ok(Self { context, route, found, steps_refused, messages: Mutex::new(Some(messages)) })
     }
 
     /// How the servers are set up, as far as they tell.
@@ -327,9 +336,14 @@ impl Sent {
 impl Route {
     /// The server that has the keys of a call, if any is known to.
     fn node(&self, call: &Call<'_>) -> Option<Arc<Node>> {
+        self.owner(call.keys.first()?)
+    }
+
+    /// The server that has a key, if any is known to.
+    fn owner(&self, key: &[u8]) -> Option<Arc<Node>> {
         match self {
             Self::One(node) => Some(node.clone()),
-            Self::Cluster(cluster) => cluster.owner(call),
+            Self::Cluster(cluster) => cluster.owner(key),
         }
     }
 

@@ -3,9 +3,14 @@
 -- A record is a line of text, `KIND LINK REVISION TIME DEADLINE CREATE_REVISION CREATED LOG_BYTES SIZE VERSION CT REF`, and
 -- then content type, reference and value, with the lengths of the first two in the line. LINK names the entry of the log
 -- that has the version before this one beside it.
+--
+-- Strings are what costs most: Redis' Lua hashes every byte of each one that it makes.
 
 -- How many keys are remembered with the commits that wrote them, at least; at most twice as many.
 local REMEMBERED = 32768
+
+-- What a record begins with, by the codes of the kinds.
+local KINDS = { [68] = 'D ', [69] = 'E ', [76] = 'L ', [82] = 'R ', [83] = 'S ', [84] = 'T ', [85] = 'U ' }
 
 -- Calls a command with any number of arguments, in bounded pieces. `size` is how many belong together.
 local function in_pieces(size, list, run)
@@ -17,140 +22,164 @@ end
 
 -- The hash that holds a key.
 local function entries_of(key)
-  if string.byte(key) == 0 and string.byte(key, 2) ~= 0 then return IE end
+  if byte(key) == 0 and byte(key, 2) ~= 0 then return IE end
   return UE
 end
 
-local function parse(record)
-  local kind, link, revision, deadline, log_bytes, size =
-    match(record, '^(%a) (%S+) (%d+) %d+ (%S+) %d+ %d+ (%d+) (%d+) ')
-  return { record = record, kind = kind, link = link, revision = revision, at = tonumber(deadline),
-    log_bytes = log_bytes, size = tonumber(size), lives = kind == 'S' or kind == 'T' or kind == 'U' }
+-- What is to be written, as the arguments from one on tell: how many keys of users are written and how many internal
+-- ones, how many of what is written last to each of the former lives and how many bytes that has, how many bytes the log
+-- grows by. `keys` is the number of keys that stand at `keys_at`: those of users come first, internal ones last.
+local function writes_at(place, keys_at, keys, first)
+  local users, internals = ARGV[place] + 0, ARGV[place + 1] + 0
+  return { users = users, internals = internals, live = ARGV[place + 2] + 0, bytes = ARGV[place + 3] + 0,
+    log_bytes = ARGV[place + 4] + 0, first = first,
+    -- With the number of a key that is where it stands.
+    users_at = keys_at - 1, internals_at = keys_at - 1 + keys - internals - users }
 end
 
--- What the keys that are written hold: a table of states by key, false for what is not there.
-local function fetch(keys)
-  local states = {}
-  local by_hash = { [UE] = {}, [IE] = {} }
-  for i = 1, #keys do
-    local key = keys[i]
-    if states[key] == nil then
-      states[key] = false
-      local list = by_hash[entries_of(key)]
-      list[#list + 1] = key
-    end
-  end
-  for hash, list in pairs(by_hash) do
-    for first = 1, #list, 1000 do
-      local last = math.min(first + 999, #list)
-      local records = call('HMGET', hash, unpack(list, first, last))
-      for i = first, last do
-        local record = records[i - first + 1]
-        if record then states[list[i]] = parse(record) end
+-- What the keys hold that are written: records in the order of the keys, false for what is not there.
+local function fetch(w)
+  local users, count = w.users, w.users + w.internals
+  local records = {}
+  local function add(entries, at, from, to)
+    for first = from, to, 4000 do
+      local last = math.min(first + 3999, to)
+      local found = call('HMGET', entries, unpack(ARGV, at + first, at + last))
+      if #records == 0 then records = found else
+        for i = 1, #found do records[first + i - 1] = found[i] end
       end
     end
   end
-  return states, by_hash
+  add(UE, w.users_at, 1, users)
+  add(IE, w.internals_at, users + 1, count)
+  return records
 end
 
--- Adds a record to the log, with the state before it if there was one.
-local function log(h, link, key, record, log_bytes, prev)
-  local bytes = h[LOG_BYTES] + log_bytes
-  if not prev then
-    call('XADD', LOG, link, 'k', key, 'r', record)
-  elseif prev.kind ~= 'U' and tonumber(prev.revision) > tonumber(h[COMPACTED]) then
-    call('XADD', LOG, link, 'k', key, 'r', record, 'p', prev.record)
-  else
-    -- It is not in the log by itself, and counts here.
-    bytes = bytes + prev.log_bytes
-    call('XADD', LOG, link, 'k', key, 'r', record, 'q', prev.record)
-  end
-  h[LOG_BYTES] = bytes
-  if h[EVENTS] == 0 then h[OLDEST] = h[TIME] end
-  h[EVENTS] = h[EVENTS] + 1
+-- Whether a revision is after another, both as text.
+local function is_after(revision, other)
+  if #revision == #other then return revision > other end
+  return tonumber(revision) > tonumber(other)
 end
 
--- Applies the groups that begin at an argument; answers the keys written. Each group has the number of its writes, whether it
--- takes a revision, and for each write: key, kind, deadline, creation, log bytes, size, the rest of the record.
-local function apply(h, now, first)
-  local keys, place = {}, first
-  while ARGV[place] do
-    local count = tonumber(ARGV[place])
-    place = place + 2
-    for _ = 1, count do
-      keys[#keys + 1] = ARGV[place]
-      place = place + 7
+-- Applies the groups. Each write has a word, the number of its key, and the rest of its record. The word is the kind, and what
+-- begins with it: `+`, a group that takes a revision; `-`, one that takes none; `.`, nothing. With a `*` behind, deadline
+-- and creation have to be completed, and come before the rest.
+--
+-- Answers by the numbers of the keys: what they held, what they hold, and the deadlines of both where they have one of
+-- their own.
+local function apply(h, now, w)
+  local ARGV, users, users_at, internals_at = ARGV, w.users, w.users_at, w.internals_at
+  local was, is, was_due, is_due = fetch(w), {}, {}, {}
+  local revision, revision_text, now_text, index = h[REVISION] + 0, h[REVISION], text(now), 0
+  local compacted, stamps, live, bytes, log_bytes, events = h[COMPACTED], {}, w.live, w.bytes, w.log_bytes, 0
+  -- Of a record the first or the second, and then deadline and size.
+  local ITS_LINK, ITS_REVISION = '^%a (%S+) %d+ %d+ (%S+) %d+ %d+ %d+ (%d+)', '^%a %S+ (%d+) %d+ (%S+) %d+ %d+ %d+ (%d+)'
+  local ITS_LOG_BYTES = '^%a %S+ %d+ %d+ %S+ %d+ %d+ (%d+)'
+  local place = w.first
+  local word = ARGV[place]
+  while word do
+    local kind, begins, form = byte(word, 1, 3)
+    local n = ARGV[place + 1] + 0
+    local key = ARGV[n <= users and users_at + n or internals_at + n]
+    if begins ~= 46 then
+      if begins == 43 then
+        revision = revision + 1
+        revision_text = text(revision)
+      end
+      index = 0
+      stamps[#stamps + 1] = revision_text
     end
-  end
-  local states, by_hash = fetch(keys)
-  local old = {}
-  for key, state in pairs(states) do old[key] = state end
 
-  local revision, now_text, stamps = tonumber(h[REVISION]), text(now), {}
-  h[EVENTS], h[LOG_BYTES], h[TIME] = tonumber(h[EVENTS]), tonumber(h[LOG_BYTES]), now_text
-  place = first
-  while ARGV[place] do
-    local count = tonumber(ARGV[place])
-    if ARGV[place + 1] == '1' then revision = revision + 1 end
-    place = place + 2
-    local revision_text, index = text(revision), 0
-    local stamp = revision_text .. ' ' .. now_text
-    stamps[#stamps + 1] = stamp
-    for _ = 1, count do
-      local key, kind, deadline, created, log_bytes, size, rest = unpack(ARGV, place, place + 6)
-      place = place + 7
-      local prev = states[key]
-      if kind == 'X' then
-        states[key] = false
+    local prev, link_or_revision = is[n], '-'
+    local is_first = prev == nil
+    if is_first then prev = was[n] end
+    if prev then
+      local due, size
+      link_or_revision, due, size = match(prev, kind == 85 and ITS_LINK or ITS_REVISION)
+      if is_first then
+        if due ~= '-' and due ~= '@' then was_due[n] = due end
+        if n <= users and byte(key) ~= 0 then
+          bytes = bytes - size
+          local prev_kind = byte(prev)
+          if prev_kind >= 83 and prev_kind <= 85 then live = live - 1 end
+        end
+      end
+    end
+
+    if kind == 88 then
+      is[n], is_due[n] = false, nil
+      place = place + 2
+    else
+      local link = link_or_revision
+      if kind ~= 85 then
+        index = index + 1
+        link = revision_text .. (index == 1 and '-1' or '-' .. text(index))
+      end
+      local record
+      if form then
+        local deadline, created = ARGV[place + 2], ARGV[place + 3]
+        if byte(deadline) == 43 then deadline = text(now + deadline) end
+        if created == '' then created = revision_text .. ' ' .. now_text elseif byte(created) == 35 then
+          created = (stamps[tonumber(sub(created, 2))] or revision_text) .. ' ' .. now_text
+        end
+        is_due[n] = deadline ~= '-' and deadline ~= '@' and deadline or nil
+        record = KINDS[kind] .. link .. ' ' .. revision_text .. ' ' .. now_text .. ' ' .. deadline .. ' ' .. created
+          .. ARGV[place + 4]
+        place = place + 5
       else
-        local link = prev and prev.link or '-'
-        if kind ~= 'U' then
-          index = index + 1
-          link = revision_text .. '-' .. index
+        is_due[n] = nil
+        record = KINDS[kind] .. link .. ' ' .. revision_text .. ' ' .. now_text .. ARGV[place + 2]
+        place = place + 3
+      end
+      is[n] = record
+      if kind ~= 85 then
+        events = events + 1
+        if not prev then
+          call('XADD', LOG, link, 'k', key, 'r', record)
+        elseif byte(prev) ~= 85 and is_after(link_or_revision, compacted) then
+          call('XADD', LOG, link, 'k', key, 'r', record, 'p', prev)
+        else
+          -- It is not in the log by itself, and counts here.
+          log_bytes = log_bytes + match(prev, ITS_LOG_BYTES)
+          call('XADD', LOG, link, 'k', key, 'r', record, 'q', prev)
         end
-        if find(deadline, '+', 1, true) then deadline = text(now + tonumber(deadline)) end
-        if created == '' then created = stamp elseif find(created, '#', 1, true) then
-          created = stamps[tonumber(string.sub(created, 2))] or stamp
-        end
-        local record = kind .. ' ' .. link .. ' ' .. stamp .. ' ' .. deadline .. ' ' .. created .. ' ' .. log_bytes
-          .. ' ' .. size .. ' ' .. rest
-        if kind ~= 'U' then log(h, link, key, record, log_bytes, prev) end
-        states[key] = { record = record, kind = kind, link = link, revision = revision_text, at = tonumber(deadline),
-          log_bytes = log_bytes, size = tonumber(size), lives = kind == 'S' or kind == 'T' or kind == 'U' }
       end
     end
+    word = ARGV[place]
   end
-  h[REVISION], h[EVENTS], h[LOG_BYTES] = text(revision), text(h[EVENTS]), text(h[LOG_BYTES])
-  return by_hash, old, states
+  if events > 0 then
+    if h[EVENTS] == '0' then h[OLDEST] = now_text end
+    h[EVENTS], h[LOG_BYTES] = text(h[EVENTS] + events), text(h[LOG_BYTES] + log_bytes)
+  end
+  h[REVISION], h[TIME] = revision_text, now_text
+  if live ~= 0 then h[KEYCOUNT] = text(h[KEYCOUNT] + live) end
+  if bytes ~= 0 then h[BYTES] = text(h[BYTES] + bytes) end
+  return was, is, was_due, is_due
 end
 
--- Writes what a space holds after the commit; answers whether deadlines have moved.
-local function store(h, entries, order, deadlines, keys, old, states)
-  local set, gone, new, due, free = {}, {}, {}, {}, {}
-  local count, bytes = 0, 0
-  for i = 1, #keys do
-    local key = keys[i]
-    local was, is = old[key], states[key]
-    if is then
-      set[#set + 1] = key
-      set[#set + 1] = is.record
-      if not was then
+-- Writes what the keys of a space hold after the commit, those with numbers from one to another; answers whether deadlines
+-- have moved.
+local function store(entries, order, deadlines, keys_at, from, to, was, is, was_due, is_due)
+  local set, gone, new, due, free, count = {}, {}, {}, {}, {}, 0
+  for n = from, to do
+    local key, record = ARGV[keys_at + n], is[n]
+    if record then
+      set[count + 1], set[count + 2], count = key, record, count + 2
+      if not was[n] then
         new[#new + 1] = '0'
         new[#new + 1] = key
       end
-    elseif was then
+    elseif was[n] then
       gone[#gone + 1] = key
     end
-    local was_at, is_at = was and was.at, is and is.at
-    if is_at and is_at ~= was_at then
-      due[#due + 1] = text(is_at)
-      due[#due + 1] = key
-    elseif was_at and not is_at then
-      free[#free + 1] = key
-    end
-    if string.byte(key) ~= 0 then
-      count = count + (is and is.lives and 1 or 0) - (was and was.lives and 1 or 0)
-      bytes = bytes + (is and is.size or 0) - (was and was.size or 0)
+    local is_at, was_at = is_due[n], was_due[n]
+    if is_at ~= was_at then
+      if is_at then
+        due[#due + 1] = is_at
+        due[#due + 1] = key
+      else
+        free[#free + 1] = key
+      end
     end
   end
   in_pieces(2, set, function(...) call('HSET', entries, ...) end)
@@ -158,8 +187,6 @@ local function store(h, entries, order, deadlines, keys, old, states)
   in_pieces(1, gone, function(...) call('HDEL', entries, ...) call('ZREM', order, ...) end)
   in_pieces(2, due, function(...) call('ZADD', deadlines, ...) end)
   in_pieces(1, free, function(...) call('ZREM', deadlines, ...) end)
-  if count ~= 0 then h[KEYCOUNT] = text(h[KEYCOUNT] + count) end
-  if bytes ~= 0 then h[BYTES] = text(h[BYTES] + bytes) end
   return #due + #free > 0
 end
 
@@ -174,15 +201,23 @@ local function note_next(h)
 end
 
 -- Remembers what this commit, which takes the next position, has written.
-local function remember(h, by_hash)
+local function remember(h, w)
   h[POSITION] = text(h[POSITION] + 1)
-  local written = 0
-  for _, keys in pairs(by_hash) do
-    written = written + #keys
-    -- Fields and values are both keys: there is no empty one.
-    if #keys % 2 == 1 then keys[#keys + 1] = '' end
-    in_pieces(2, keys, function(...) call('XADD', RECENT, h[POSITION] .. '-*', ...) end)
+  local id = h[POSITION] .. '-*'
+  local function add(at, from, to)
+    for first = from, to, 4000 do
+      local last = math.min(first + 3999, to)
+      -- Fields and values are both keys: there is no empty one.
+      if (last - first) % 2 == 1 then
+        call('XADD', RECENT, id, unpack(ARGV, at + first, at + last))
+      else
+        call('XADD', RECENT, id, '', unpack(ARGV, at + first, at + last))
+      end
+    end
   end
+  local written = w.users + w.internals
+  add(w.users_at, 1, w.users)
+  add(w.internals_at, w.users + 1, written)
   local since_half = h[HALF_KEYS] + written
   if since_half > REMEMBERED then
     call('XTRIM', RECENT, 'MINID', text(h[HALF] + 1))
@@ -191,12 +226,13 @@ local function remember(h, by_hash)
   h[HALF_KEYS] = text(since_half)
 end
 
--- Writes the groups that begin at an argument.
-local function write(h, now, first)
-  local by_hash, old, states = apply(h, now, first)
-  local users = store(h, UE, UO, UD, by_hash[UE], old, states)
-  local internals = store(h, IE, IO, ID, by_hash[IE], old, states)
+-- Writes what the arguments tell.
+local function write(h, now, w)
+  local was, is, was_due, is_due = apply(h, now, w)
+  local written = w.users + w.internals
+  local users = store(UE, UO, UD, w.users_at, 1, w.users, was, is, was_due, is_due)
+  local internals = store(IE, IO, ID, w.internals_at, w.users + 1, written, was, is, was_due, is_due)
   if users or internals then note_next(h) end
-  remember(h, by_hash)
+  remember(h, w)
   return users or internals
 end

@@ -10,13 +10,18 @@ local function unknown_past(now)
   return text(now * 1024)
 end
 
--- Writes the head.
+-- The head as it is stored.
+local stored = {}
+
+-- Writes what has changed of the head.
 local function save(h)
-  call('HSET', HEAD, 'format', h[FORMAT], 'identity', h[IDENTITY], 'lineage', h[LINEAGE], 'created_ms', h[CREATED],
-    'position', h[POSITION], 'revision', h[REVISION], 'time_ms', h[TIME], 'birth', h[BIRTH], 'compacted', h[COMPACTED],
-    'cleared', h[CLEARED], 'keys', h[KEYCOUNT], 'bytes', h[BYTES], 'events', h[EVENTS], 'log_bytes', h[LOG_BYTES],
-    'oldest_ms', h[OLDEST], 'next_ms', h[NEXT], 'forgotten', h[FORGOTTEN], 'half', h[HALF], 'half_keys', h[HALF_KEYS],
-    'turn', h[TURN])
+  local changed, count = {}, 0
+  for i = 1, TURN do
+    if h[i] ~= stored[i] then
+      changed[count + 1], changed[count + 2], count, stored[i] = FIELDS[i], h[i], count + 2, h[i]
+    end
+  end
+  if count > 0 then call('HSET', HEAD, unpack(changed)) end
 end
 
 -- Goes on from what is left, in a process that may not have had all: nothing that was given and lost is given again.
@@ -43,6 +48,7 @@ end
 -- Where the namespace stands, once it is settled: the head, the time, and the identity of the process.
 local function settled()
   local h, now, must_settle, identity = stand()
+  for i = 1, TURN do stored[i] = h[i] end
   if must_settle then
     if h[IDENTITY] ~= identity then go_on(h, identity, now) end
     h[TIME] = text(now)
