@@ -149,6 +149,7 @@ mod tests {
     use holdfast_proto::v1::ListRequest;
 
     use super::*;
+    use crate::fuzz::fuzz;
 
     fn query(namespace: &str) -> ListRequest {
         ListRequest { namespace: namespace.into(), ..ListRequest::default() }
@@ -192,6 +193,30 @@ mod tests {
         name(Kind::Namespaces, &query("a"), &bytes).unwrap_err();
         let bytes = after_name(Kind::Locks, &query("a"), "12345678");
         number(Kind::Leases, &query("a"), &bytes).unwrap_err();
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let mut examples: Vec<Vec<u8>> = Vec::new();
+        examples.extend(tokens().iter().map(|it| it.encode(Kind::List, &query("a")).into()));
+        examples.push(after_name(Kind::Locks, &query("a"), "name").into());
+        examples.push(after_number(Kind::Leases, &query("a"), u64::MAX).into());
+        fuzz("page_tokens", &examples, |bytes| {
+            let token = Bytes::copy_from_slice(bytes);
+            if let Ok(Some(read)) = PageToken::decode(Kind::List, &query("a"), &token) {
+                let again = read.encode(Kind::List, &query("a"));
+                let known = PageToken::decode(Kind::List, &query("a"), &again).unwrap();
+                assert_eq!(known, Some(read));
+            }
+            if let Ok(Some(read)) = name(Kind::Locks, &query("a"), bytes) {
+                assert_eq!(after_name(Kind::Locks, &query("a"), read), token);
+            }
+            if let Ok(Some(read)) = number(Kind::Leases, &query("a"), bytes) {
+                assert_eq!(after_number(Kind::Leases, &query("a"), read), token);
+            }
+            // What is sealed passes the checksum, and only then is anything read.
+            let _ = PageToken::read(bytes);
+        });
     }
 
     #[test]

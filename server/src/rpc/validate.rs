@@ -443,6 +443,10 @@ fn glob(pattern: &str, at: Path) -> Result<Selector, Failure> {
         let problem = format!("has {length} bytes, 1 to {MAX_KEY_BYTES} are allowed");
         return Err(Failure::invalid(Reason::InvalidGlob, at, problem));
     }
+    if pattern.contains('\0') {
+        let problem = format!("{} has a NUL in it, which no key has", shown(pattern));
+        return Err(Failure::invalid(Reason::InvalidGlob, at, problem));
+    }
     Selector::glob(pattern).map_err(|error| {
         let remedy = match error {
             GlobError::UnclosedClass => "close it, or write `\\[` for a bracket",

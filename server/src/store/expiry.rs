@@ -79,6 +79,7 @@ pub(super) async fn run(store: Arc<Store>) {
                 Duration::from_millis(left_ms.max(0) as u64)
             });
             tokio::select! {
+                biased;
                 () = store.sleep(wait.min(LONGEST_SLEEP)) => {}
                 () = store.deadlines.earlier.notified() => {}
                 news = store.backend.due_elsewhere() => store.hear(news).await,

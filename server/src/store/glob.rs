@@ -122,39 +122,39 @@ impl Part {
     }
 }
 
-/// What follows a `[`. As in the shell, a `]` right after it stands for itself.
+/// What follows a `[`. As in the shell, a `]` right after it stands for itself, and so does a `-` that is no range: at the
+/// beginning, at the end, and right after a range.
 fn parse_class(chars: &mut std::str::Chars<'_>) -> Result<Part, GlobError> {
-    let mut next = || chars.next().ok_or(GlobError::UnclosedClass);
-    let mut char = next()?;
-    let negated = matches!(char, '!' | '^');
+    let negated = matches!(chars.clone().next(), Some('!' | '^'));
     if negated {
-        char = next()?;
+        chars.next();
     }
     let mut ranges: Vec<(char, char)> = Vec::new();
-    let mut dash = false;
     loop {
-        let literal = match char {
-            ']' if !ranges.is_empty() => break,
-            '-' if !ranges.is_empty() && !dash => {
-                dash = true;
-                char = next()?;
-                continue;
-            }
-            '\\' => next()?,
-            other => other,
-        };
-        match ranges.last_mut() {
-            Some((first, last)) if dash && first == last => *last = literal,
-            _ if dash => ranges.extend([('-', '-'), (literal, literal)]),
-            _ => ranges.push((literal, literal)),
+        if !ranges.is_empty() && chars.clone().next() == Some(']') {
+            chars.next();
+            return Ok(Part::Class { negated, ranges });
         }
-        dash = false;
-        char = next()?;
+        let first = class_member(chars)?;
+        let mut after = chars.clone();
+        let is_range = after.next() == Some('-') && after.next() != Some(']');
+        let last = match is_range {
+            true => {
+                chars.next();
+                class_member(chars)?
+            }
+            false => first,
+        };
+        ranges.push((first, last));
     }
-    if dash {
-        ranges.push(('-', '-'));
+}
+
+fn class_member(chars: &mut std::str::Chars<'_>) -> Result<char, GlobError> {
+    let mut next = || chars.next().ok_or(GlobError::UnclosedClass);
+    match next()? {
+        '\\' => next(),
+        other => Ok(other),
     }
-    Ok(Part::Class { negated, ranges })
 }
 
 #[cfg(test)]

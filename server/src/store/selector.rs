@@ -43,6 +43,10 @@ impl Selector {
         let glob = Glob::parse(pattern)?;
         let (prefix, whole) = glob.literal_prefix();
         Ok(match (prefix.as_str(), whole) {
+            // No key of users begins so; internal ones do.
+            (internal, _) if internal.starts_with('\0') => {
+                Self { range: keys::between(b"", Some(b"\x01")), glob: Some(glob) }
+            }
             ("", _) => Self { range: keys::all(), glob: Some(glob) },
             (_, true) => Self::key(&Key::new(prefix.as_bytes())),
             _ => Self { range: keys::with_prefix(prefix.as_bytes()), glob: Some(glob) },

@@ -1,6 +1,6 @@
 //! Reads what a batch of commands needs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Job, batch::Loaded, commands, requests::MAX_KEPT};
 use crate::{
@@ -332,7 +332,8 @@ impl Loaded {
             (entry.deadline.is_due(self.tip.time_ms) || self.has_lost_its_lease(entry))
                 .then_some(key)
         });
-        let locks: HashSet<&Key> = freed.chain(with_leases).chain(due).collect();
+        // In order: what is read, and so a run of the whole, can be repeated.
+        let locks: BTreeSet<&Key> = freed.chain(with_leases).chain(due).collect();
         let is_wanted = |lock: &&&Key| {
             let queue = self.entry(&keys::queue(lock));
             let queue = queue.and_then(|entry| record::decode::<Queue>(&entry.value));

@@ -80,16 +80,22 @@ impl Turn {
             let (outcomes, turn) = work.await;
             // Nobody may be waiting any more.
             let _ = answer.send(outcomes);
-            turn.serve().await;
+            turn.serve(VecDeque::new()).await;
         });
         Err(receiver)
     }
 
-    /// Serves who is waiting until nobody is.
-    async fn serve(self) {
-        while let Some(waiting) = self.next() {
+    /// Serves these, then who is waiting, until nobody is.
+    async fn serve(self, mut waiting: VecDeque<Waiting>) {
+        loop {
+            if waiting.is_empty() {
+                waiting = self.namespace.queue.lock().take();
+            }
+            if waiting.is_empty() {
+                return;
+            }
             let (mut jobs, mut answers) = (Vec::new(), Vec::new());
-            for Waiting { jobs: more, answer } in waiting {
+            for Waiting { jobs: more, answer } in waiting.drain(..) {
                 answers.push((more.len(), answer));
                 jobs.extend(more);
             }
@@ -101,25 +107,32 @@ impl Turn {
             tokio::task::yield_now().await;
         }
     }
+}
 
+impl Queue {
     /// All that is waiting.
-    fn next(&self) -> Option<VecDeque<Waiting>> {
-        let mut queue = self.namespace.queue.lock();
-        (queue.jobs, queue.bytes) = (0, 0);
-        let waiting = std::mem::take(&mut queue.waiting);
-        (!waiting.is_empty()).then_some(waiting)
+    fn take(&mut self) -> VecDeque<Waiting> {
+        (self.jobs, self.bytes) = (0, 0);
+        std::mem::take(&mut self.waiting)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut queue = self.namespace.queue.lock();
-        queue.taken = !queue.waiting.is_empty();
-        if queue.taken
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let turn = Self { store: self.store.clone(), namespace: self.namespace.clone() };
-            runtime.spawn(turn.serve());
+        let waiting = {
+            let mut queue = self.namespace.queue.lock();
+            queue.taken = !queue.waiting.is_empty();
+            queue.take()
+        };
+        if waiting.is_empty() {
+            return;
+        }
+        // A runtime that is shutting down drops what it is handed at once, and this turn with it: so the lock is not
+        // held, and what was waiting goes along, rather than be found by that turn, and by the one after it, for ever.
+        let turn = Self { store: self.store.clone(), namespace: self.namespace.clone() };
+        let serving = turn.serve(waiting);
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(serving);
         }
     }
 }

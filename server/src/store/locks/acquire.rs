@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, watch as value};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -39,9 +39,13 @@ const GIVE_UP_TRIES: u32 = 30;
 /// The calls of this server that wait for locks of a namespace.
 #[derive(Default)]
 pub(in crate::store) struct WaitingCalls {
-    calls: HashMap<u64, Arc<Notify>>,
-    /// The key that says that this server lives, while a task sees to that.
-    presence: Option<value::Receiver<Option<Key>>>,
+    /// Each with how many had entered before it.
+    calls: HashMap<u64, (u64, Arc<Notify>)>,
+    entered: u64,
+    /// Whether a task attends to them.
+    is_attended: bool,
+    /// The key that says that this server lives, once it does.
+    presence: Option<Key>,
 }
 
 impl Store {
@@ -88,6 +92,7 @@ impl Store {
                 return Ok(answer);
             }
             tokio::select! {
+                biased;
                 () = call.woken.notified() => {}
                 () = self.sleep(ASK_AGAIN) => {}
                 () = &mut over => is_over = true,
@@ -106,14 +111,10 @@ impl Store {
     }
 
     /// Says that this server lives, and wakes calls that are offered their locks, until none waits.
-    async fn attend(
-        self: Arc<Self>,
-        namespace: Arc<Namespace>,
-        presence: value::Sender<Option<Key>>,
-    ) {
+    async fn attend(self: Arc<Self>, namespace: Arc<Namespace>) {
         let mut follower = None;
         loop {
-            let said = self.say_present(&namespace, &presence).await;
+            let said = self.say_present(&namespace).await;
             if let Err(error) = said {
                 tracing::warn!(
                     namespace = namespace.name.as_str(),
@@ -144,6 +145,8 @@ impl Store {
                     }
                 };
                 tokio::select! {
+                    biased;
+                    () = &mut next => break,
                     batch = seen => match (batch, &mut follower) {
                         (Ok(batch), Some(follower)) => {
                             follower.take(&batch);
@@ -154,7 +157,6 @@ impl Store {
                             self.sleep(AFTER_FAILURE).await;
                         }
                     },
-                    () = &mut next => break,
                 }
             }
         }
@@ -162,25 +164,18 @@ impl Store {
 
     /// Says that this server lives. Where it was too late in doing so it goes on under another name, and its calls
     /// have to queue up again.
-    async fn say_present(
-        self: &Arc<Self>,
-        namespace: &Namespace,
-        presence: &value::Sender<Option<Key>>,
-    ) -> Result<(), StoreError> {
-        let known = presence.borrow().clone();
+    async fn say_present(self: &Arc<Self>, namespace: &Namespace) -> Result<(), StoreError> {
+        let known = namespace.waiting.lock().presence.clone();
         let is_new = known.is_none();
         let server = known.unwrap_or_else(|| keys::server(Uuid::new_v4().as_u128()));
         let command = Command::Presence(Presence { server: server.clone(), is_new });
         let answer = self.submit_one(&namespace.name, Submission::command_only(command)).await?;
         match answer.reply {
-            Reply::Present(true) if is_new => {
-                presence.send_replace(Some(server));
-            }
+            Reply::Present(true) if is_new => namespace.waiting.lock().enter_all(server),
             Reply::Present(true) => {}
             _ => {
-                presence.send_replace(None);
-                Box::pin(self.say_present(namespace, presence)).await?;
-                namespace.waiting.lock().wake_all();
+                namespace.waiting.lock().presence = None;
+                Box::pin(self.say_present(namespace)).await?;
             }
         }
         Ok(())
@@ -200,13 +195,22 @@ impl WaitingCalls {
     fn end_if_idle(&mut self) -> bool {
         let is_idle = self.calls.is_empty();
         if is_idle {
-            self.presence = None;
+            (self.is_attended, self.presence) = (false, None);
         }
         is_idle
     }
 
+    /// Has all calls queue up, at a server that lives from now on.
+    fn enter_all(&mut self, server: Key) {
+        self.presence = Some(server);
+        self.wake_all();
+    }
+
+    /// In the order in which they came, for in that order they queue up.
     fn wake_all(&self) {
-        self.calls.values().for_each(|woken| woken.notify_one());
+        let mut calls: Vec<_> = self.calls.values().collect();
+        calls.sort_unstable_by_key(|(entered, _)| *entered);
+        calls.into_iter().for_each(|(_, woken)| woken.notify_one());
     }
 
     fn wake_offered(&self, changes: &[LoggedChange]) {
@@ -216,7 +220,7 @@ impl WaitingCalls {
             }
             let record = change.entry.as_ref().and_then(|entry| record::decode(&entry.value));
             if let Some(LockRecord::Held(hold)) = record
-                && let Some(woken) = hold.call.and_then(|call| self.calls.get(&call))
+                && let Some((_, woken)) = hold.call.and_then(|call| self.calls.get(&call))
             {
                 woken.notify_one();
             }
@@ -233,7 +237,6 @@ struct WaitingCall {
     lock: Key,
     acquire_id: [u8; 16],
     woken: Arc<Notify>,
-    presence: Option<value::Receiver<Option<Key>>>,
     is_finished: bool,
 }
 
@@ -243,20 +246,20 @@ impl WaitingCall {
         let (id, _) = Uuid::new_v4().as_u64_pair();
         let (store, namespace) = (store.clone(), store.namespace(name));
         let (woken, is_finished) = (Arc::new(Notify::new()), false);
-        Self { id, store, namespace, lock, acquire_id, woken, presence: None, is_finished }
+        Self { id, store, namespace, lock, acquire_id, woken, is_finished }
     }
 
     /// From now on the server says that it lives, and wakes the call when it is offered the lock.
-    fn enter(&mut self) {
+    fn enter(&self) {
         let Self { store, namespace, .. } = self;
         let mut waiting = namespace.waiting.lock();
-        waiting.calls.insert(self.id, self.woken.clone());
-        let presence = waiting.presence.get_or_insert_with(|| {
-            let (presence, receiver) = value::channel(None);
-            tokio::spawn(store.clone().attend(namespace.clone(), presence));
-            receiver
-        });
-        self.presence = Some(presence.clone());
+        waiting.entered += 1;
+        let entered = waiting.entered;
+        waiting.calls.insert(self.id, (entered, self.woken.clone()));
+        if !waiting.is_attended {
+            waiting.is_attended = true;
+            tokio::spawn(store.clone().attend(namespace.clone()));
+        }
     }
 
     /// The same request, waiting in another way.
@@ -270,17 +273,12 @@ impl WaitingCall {
 
     /// The key that says that this server lives.
     async fn server(&self) -> Key {
-        let Some(mut presence) = self.presence.clone() else {
-            return std::future::pending().await;
-        };
         loop {
-            if let Some(server) = presence.borrow_and_update().clone() {
+            if let Some(server) = self.namespace.waiting.lock().presence.clone() {
                 return server;
             }
-            // Whoever attends to the calls does so as long as there is one, or the program ends.
-            if presence.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            // Whoever attends to the calls does so as long as there is one.
+            self.woken.notified().await;
         }
     }
 
@@ -289,6 +287,7 @@ impl WaitingCall {
         self.is_finished = true;
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = caller.cancelled() => self.give_up().await,
                 () = self.store.sleep(LOOK_AFTER) => {}
             }
@@ -325,7 +324,6 @@ impl Drop for WaitingCall {
             store: self.store.clone(),
             namespace: self.namespace.clone(),
             woken: self.woken.clone(),
-            presence: self.presence.clone(),
             ..*self
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -1,6 +1,8 @@
 //! What stands under internal keys, and how it is written: JSON, so that state can be read by people and by
 //! whatever reads a journal.
 
+#[cfg(test)]
+mod fuzz;
 mod lease;
 mod lock;
 pub(super) mod request;

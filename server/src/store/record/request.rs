@@ -142,7 +142,8 @@ impl RecordWriter {
         json.extend_from_slice(HEAD);
         write_json(&mut json, &numbers);
         json.extend_from_slice(BETWEEN);
-        let parts = known.get(end_of_numbers(known) + BETWEEN.len()..);
+        let after = known.get(end_of_numbers(known)..);
+        let parts = after.and_then(|after| after.strip_prefix(BETWEEN));
         // `…{"answers":[…]}]}` becomes `…{"answers":[…],"at":[…]},{"answers":[…]}]}`.
         if let Some((stored, open)) =
             stored.as_ref().zip(parts.and_then(|it| it.strip_suffix(b"}]}")))

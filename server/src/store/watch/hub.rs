@@ -80,6 +80,7 @@ impl Store {
                 }
             };
             let pulled = tokio::select! {
+                biased;
                 () = ring.closed() => {
                     let mut hub = namespace.hub.lock();
                     if ring.receiver_count() == 0 {

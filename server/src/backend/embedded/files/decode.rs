@@ -17,6 +17,9 @@ use crate::backend::{
     embedded::journal::{Action, NamespaceState, Place, Record, Version},
 };
 
+/// Revisions stay below 2 to the power of this.
+const REVISION_BITS: u32 = 53;
+
 /// What a line of a journal says.
 #[derive(Debug)]
 pub enum JournalLine {
@@ -95,6 +98,9 @@ impl Decoder {
             return Ok(JournalLine::Group(json::<Line>(line)?.group));
         }
         let line: RecordLine<'_> = json(line)?;
+        if line.r >> REVISION_BITS != 0 {
+            return Err(format!("its revision {} is too large to be one", line.r));
+        }
         let time_ms = line.t;
         let action = match (line.w, line.clear, line.delete, line.stage, line.replace) {
             (Some(groups), None, false, None, None) => Action::Write(self.groups(groups, time_ms)?),
