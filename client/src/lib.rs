@@ -138,6 +138,9 @@ pub mod codec;
 mod election;
 mod error;
 mod event;
+#[cfg(test)]
+#[path = "../../tests/fuzz/harness.rs"]
+mod fuzz;
 mod ids;
 mod kv;
 mod lease;

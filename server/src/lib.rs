@@ -25,3 +25,7 @@ pub mod backend;
 pub mod config;
 
 pub mod clock;
+
+#[cfg(test)]
+#[path = "../../tests/fuzz/harness.rs"]
+mod fuzz;

@@ -8,7 +8,7 @@ use tonic::Code;
 use tonic_types::pb::{BadRequest, ErrorInfo, QuotaFailure, RetryInfo};
 
 /// A decoded error.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Failure {
     pub code: i32,
     pub message: String,

@@ -7,6 +7,7 @@ pub mod call;
 pub mod clock;
 pub mod coordination;
 pub mod failure;
+pub mod fault_proxy;
 pub mod health;
 pub mod keeper;
 pub mod lock_watcher;

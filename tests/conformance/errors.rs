@@ -152,6 +152,7 @@ async fn bad_scans_are_refused(ns: Namespace) {
         (Some(prefix("")), ErrorReason::InvalidSelector, "selector.prefix"),
         (Some(key("a\0")), ErrorReason::InvalidKey, "selector.key"),
         (Some(glob("a\\")), ErrorReason::InvalidGlob, "selector.glob"),
+        (Some(glob("\0*")), ErrorReason::InvalidGlob, "selector.glob"),
     ];
     for (selector, reason, path) in table {
         let request = ScanRequest { selector, ..Default::default() };

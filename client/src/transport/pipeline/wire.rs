@@ -226,7 +226,25 @@ mod tests {
     };
 
     use super::*;
-    use crate::error::Cause;
+    use crate::{error::Cause, fuzz::fuzz};
+
+    #[test]
+    fn messages_are_read_or_refused() {
+        let get = v1::GetResponse { revision: 9, ..Default::default() };
+        let status = v1::Status { code: 5, message: "no".to_owned(), ..Default::default() };
+        let results = [Outcome::Get(get), Outcome::Status(status)];
+        let answered = (1..).zip(results).map(|(id, it)| PipelineAnswer { id, result: Some(it) });
+        let message = PipelineResponse { answers: answered.collect() };
+        fuzz("pipeline_answers", &[message.encode_to_vec()], |bytes| {
+            let message = Bytes::copy_from_slice(bytes);
+            let found = answers(bytes).collect::<Result<Vec<_>, _>>();
+            let is_good = PipelineResponse::decode(bytes).is_ok();
+            assert!(found.is_ok() || !is_good, "a good message is refused");
+            for (_, range) in found.unwrap_or_default() {
+                let _ = Answer::new(&message, range).read::<v1::GetRequest>(3);
+            }
+        });
+    }
 
     #[test]
     fn calls_are_what_the_server_expects() {

@@ -4,6 +4,7 @@
 mod damage;
 mod disk;
 mod faults;
+mod fuzz;
 mod lines;
 mod options;
 mod roundtrip;

@@ -1,0 +1,52 @@
+//! Addresses of backends and of servers.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use holdfast_client::Client;
+use holdfast_server::backend::embedded::{files, sqlite};
+
+use crate::{common::RUNTIME, harness::fuzz};
+
+#[test]
+fn addresses_of_backends_are_read_or_refused() {
+    let examples = [
+        "data?sync=interval:50ms&snapshot_interval=1h&permissions=0600",
+        "/a/b%20c?sync=always",
+        "state.db?sync=never&busy_timeout=5s",
+        "?",
+    ];
+    fuzz("backend_urls", &examples.map(|it| it.as_bytes().to_vec()), |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = (files::Options::parse(&text), sqlite::Options::parse(&text));
+    });
+}
+
+#[test]
+fn addresses_of_servers_are_read_or_refused() {
+    let examples = [
+        "127.0.0.1:4653",
+        "https://holdfast.example:4653",
+        "http://[fe80::1]:80/",
+        "http://user:password@host",
+        "localhost",
+    ];
+    let _runtime = RUNTIME.enter();
+    fuzz("server_urls", &examples.map(|it| it.as_bytes().to_vec()), |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = Client::builder(&*text).connect_lazy();
+    });
+}
+
+/// The harness itself: what fails is found, and made smaller.
+#[test]
+fn a_target_that_fails_is_found_out() {
+    let name = "harness";
+    let fails = |bytes: &[u8]| assert!(!bytes.contains(&b'7'), "a seven");
+    let found = catch_unwind(AssertUnwindSafe(|| fuzz(name, &[b"123456".to_vec()], fails)));
+    assert!(found.is_err());
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus/harness");
+    let files: Vec<_> = std::fs::read_dir(corpus).unwrap().map(|it| it.unwrap().path()).collect();
+    let kept: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    std::fs::remove_dir_all(corpus).unwrap();
+    assert_eq!(kept, [b"7"]);
+}

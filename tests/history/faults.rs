@@ -1,0 +1,194 @@
+//! What goes wrong in a run, and when: chosen by the seed.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use tokio::time::sleep;
+
+use crate::{
+    common::fault_proxy::Weather,
+    history::Recorder,
+    servers::{Kind, Servers},
+};
+
+/// Something that goes wrong for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The server is killed, and started again.
+    Kill,
+    /// The server is stopped in the midst of whatever it does, and goes on.
+    Pause,
+    /// The connections of the clients are cut.
+    Cut,
+    /// What clients and servers say arrives late.
+    Delay,
+    /// The connections are there, but nothing arrives until later.
+    HalfOpen,
+    /// What is asked arrives, what is answered does not.
+    LoseAnswers,
+    /// Files cannot grow.
+    DiskFull,
+    /// The clock of the server jumps.
+    ClockJump,
+    /// Redis is stopped in the midst of whatever it does, and goes on.
+    PauseRedis,
+    /// The connections between servers and Redis are cut.
+    CutRedis,
+    /// What servers ask of Redis arrives late.
+    DelayRedis,
+    /// Redis does what it is asked, but the answer is lost.
+    LoseAnswerOfRedis,
+    /// Callers do not wait for their answers.
+    Vanish,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl Fault {
+    /// Those that can be on this kind of store.
+    pub fn all(kind: Kind, clocks: bool) -> Vec<Self> {
+        use Fault::*;
+        let mut all = vec![Pause, Cut, Delay, HalfOpen, LoseAnswers, Vanish];
+        match kind {
+            Kind::Memory => {}
+            Kind::Files | Kind::Sqlite => all.extend([Kill, Kill, DiskFull]),
+            Kind::RedisPair => {
+                all.extend([Kill, PauseRedis, CutRedis, DelayRedis, LoseAnswerOfRedis]);
+            }
+        }
+        if clocks && kind != Kind::RedisPair {
+            all.push(ClockJump);
+        }
+        all
+    }
+
+    /// Those of these names that can be on this kind of store.
+    pub fn named(kind: Kind, names: &str) -> Vec<Self> {
+        let mut all = Self::all(kind, true);
+        all.retain(|fault| names.split(',').any(|name| name == fault.to_string()));
+        all
+    }
+
+    /// One or several for a run.
+    pub fn choose(kind: Kind, clocks: bool, random: &mut StdRng) -> Vec<Self> {
+        let all = Self::all(kind, clocks);
+        let count = random.random_range(1..=3);
+        let mut chosen: Vec<Self> = all.choose_multiple(random, count).copied().collect();
+        chosen.dedup();
+        chosen
+    }
+}
+
+/// Has the faults come one after the other, until the clients are done.
+pub async fn inject(
+    servers: Arc<Servers>,
+    faults: Vec<Fault>,
+    recorder: Arc<Recorder>,
+    seed: u64,
+    mut done: tokio::sync::watch::Receiver<bool>,
+) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let faults: Vec<Fault> = faults.into_iter().filter(|fault| *fault != Fault::Vanish).collect();
+    let mut calls = 0;
+    while !*done.borrow() && !faults.is_empty() {
+        calls += random.random_range(20..250);
+        while recorder.calls() < calls && !*done.borrow_and_update() {
+            // It is not told when a call ends.
+            sleep(Duration::from_millis(1)).await;
+        }
+        let fault = *faults.choose(&mut random).expect("there are some");
+        one(&servers, fault, &mut random).await;
+        calls = calls.max(recorder.calls());
+    }
+    heal(&servers);
+}
+
+async fn one(servers: &Servers, fault: Fault, random: &mut StdRng) {
+    let server = servers.servers.choose(random).expect("there is one");
+    let lasting = Duration::from_millis(random.random_range(5..400));
+    match fault {
+        Fault::Kill => {
+            server.kill().await;
+            if random.random_bool(0.5) {
+                // How long the fault lasts, here and below.
+                sleep(lasting).await;
+            }
+            if let Err(log) = server.start_again().await {
+                panic!("it does not start again: {log}");
+            }
+        }
+        Fault::Pause => {
+            server.signal("STOP");
+            sleep(lasting * 4).await; // As above.
+            server.signal("CONT");
+        }
+        Fault::Cut => server.proxy.cut(),
+        Fault::Delay => {
+            let delay = Duration::from_millis(random.random_range(1..40));
+            under(server, Weather::Slow(delay), lasting).await;
+        }
+        Fault::HalfOpen => {
+            under(server, Weather::Silent, lasting * 6).await;
+            if random.random() {
+                server.proxy.cut();
+            }
+        }
+        Fault::LoseAnswers => under(server, Weather::Unanswered, lasting).await,
+        Fault::DiskFull => {
+            server.limit_files(Some(random.random_range(1..40_000)));
+            sleep(lasting).await; // As above.
+            server.limit_files(None);
+        }
+        Fault::ClockJump => server.set_clock(random.random_range(-20_000..20_000)),
+        Fault::PauseRedis | Fault::CutRedis | Fault::DelayRedis | Fault::LoseAnswerOfRedis => {
+            one_of_redis(servers, fault, lasting, random).await;
+        }
+        Fault::Vanish => {}
+    }
+}
+
+async fn one_of_redis(servers: &Servers, fault: Fault, lasting: Duration, random: &mut StdRng) {
+    let Some((redis, proxy)) = &servers.redis else { return };
+    match fault {
+        Fault::PauseRedis => {
+            redis.pause();
+            sleep(lasting * 5).await; // How long the fault lasts.
+            redis.go_on();
+        }
+        Fault::CutRedis => proxy.cut(),
+        Fault::DelayRedis => {
+            proxy.delay(Duration::from_millis(random.random_range(1..30)));
+            sleep(lasting).await; // As above.
+            proxy.delay(Duration::ZERO);
+        }
+        _ => {
+            // Every script is called by its hash; whatever comes next on that connection is lost, too.
+            proxy.lose_answer_to("EVALSHA");
+            sleep(lasting).await; // As above.
+            proxy.cut();
+        }
+    }
+}
+
+async fn under(server: &crate::servers::Server, weather: Weather, lasting: Duration) {
+    server.proxy.weather(weather);
+    // How long the fault lasts.
+    sleep(lasting).await;
+    server.proxy.weather(Weather::Fair);
+}
+
+/// Everything works again.
+fn heal(servers: &Servers) {
+    for server in &servers.servers {
+        server.proxy.weather(Weather::Fair);
+        server.proxy.cut();
+    }
+    if let Some((_, proxy)) = &servers.redis {
+        proxy.delay(Duration::ZERO);
+        proxy.cut();
+    }
+}

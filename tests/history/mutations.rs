@@ -1,0 +1,461 @@
+//! The judge judged: good histories pass, and each way of falsifying one is caught, at once and for the right reason.
+
+use holdfast_proto::v1::{
+    pipeline_answer::Result as Answer, pipeline_call::Operation as Op, watch_response::Body, *,
+};
+use libtest_mimic::{Failed, Trial};
+use std::sync::LazyLock;
+
+use crate::{
+    common::RUNTIME,
+    history::{Call, History, Outcome, Request, Watch},
+    judge::{Violation, judge, selects},
+    run::{self, Plan},
+    servers::Kind,
+};
+
+/// A way of falsifying a history; `false` where this one has nothing to falsify.
+type Mutation = fn(&mut History, &mut Place) -> bool;
+
+/// A history of a run without faults, in which all calls were answered.
+static GOOD: LazyLock<History> = LazyLock::new(|| {
+    let plan = Plan { seed: 5, kind: Kind::Memory, faults: Vec::new(), clients: 6, steps: 200 };
+    RUNTIME.block_on(run::run(&plan))
+});
+
+/// Which of the places where it can be done.
+struct Place {
+    skip: usize,
+}
+
+impl Place {
+    /// Whether this is the one.
+    fn is_here(&mut self) -> bool {
+        self.skip = self.skip.wrapping_sub(1);
+        self.skip == usize::MAX
+    }
+}
+
+const MUTATIONS: [(&str, Mutation, &[&str]); 21] = [
+    ("a_stale_read", stale_read, &["what was seen is seen", "time never"]),
+    ("a_read_of_another_value", other_value, &["an answer is"]),
+    ("a_read_that_misses_a_key", missed_key, &["an answer is"]),
+    ("a_read_of_what_has_expired", expired_read, &["an answer is"]),
+    (
+        "a_lost_write",
+        lost_write,
+        &["revisions rise", "every revision", "a guarded", "an answer", "the previous"],
+    ),
+    ("a_write_that_was_refused", refused_write, &["every change"]),
+    ("a_write_that_nobody_asked_for", unasked_write, &["every change", "every lease", "a refusal"]),
+    (
+        "a_revision_that_comes_twice",
+        repeated_revision,
+        &["an answer is", "a revision is one write", "state is", "what was seen"],
+    ),
+    ("a_created_flag_that_is_wrong", wrong_created, &["an answer is"]),
+    ("a_condition_that_held", wrong_condition, &["a refusal has", "what was seen"]),
+    ("an_event_lost", lost_event, &["a watch tells"]),
+    ("an_event_twice", doubled_event, &["a watch tells", "an event"]),
+    ("events_in_another_order", reordered_events, &["a watch tells"]),
+    ("an_event_of_another_key", unfiltered_event, &["a watch tells"]),
+    ("a_previous_value_that_is_another", wrong_previous, &["a watch tells"]),
+    (
+        "a_revision_said_complete_too_early",
+        early_progress,
+        &["a watch tells", "what was seen is", "a write comes"],
+    ),
+    (
+        "an_expiry_too_early",
+        early_expiry,
+        &["an event is a step", "time never", "state is", "a revision has"],
+    ),
+    ("a_key_that_comes_back", resurrected, &["an answer is"]),
+    ("a_token_that_comes_again", repeated_token, &["a token is", "a lock has one", "a hold ends"]),
+    ("two_holders", two_holders, &["a lock has one"]),
+    ("a_guard_of_a_lost_hold", lost_guard, &["a guarded write"]),
+];
+
+/// One for each way, and one for the good history itself.
+pub fn trials() -> Vec<Trial> {
+    let mut trials = vec![Trial::test("judge::a_good_history_passes", || {
+        judge(&GOOD).map_err(|violation| violation.to_string().into())
+    })];
+    for (name, mutation, promises) in MUTATIONS {
+        trials.push(Trial::test(format!("judge::{name}"), move || caught(mutation, promises)));
+    }
+    trials
+}
+
+/// Does it in as many places as there are, up to a few, and expects a violation each time.
+fn caught(mutation: Mutation, promises: &[&str]) -> Result<(), Failed> {
+    const MOST: usize = 3;
+    let mut done = 0;
+    for skip in 0..MOST {
+        let mut history = GOOD.clone();
+        if !mutation(&mut history, &mut Place { skip }) {
+            break;
+        }
+        done += 1;
+        match judge(&history) {
+            Err(Violation { promise, .. }) if promises.iter().any(|it| promise.starts_with(it)) => {
+            }
+            Err(violation) => return Err(format!("for another reason: {violation}").into()),
+            Ok(()) => return Err(format!("not caught at place {skip}").into()),
+        }
+    }
+    match done {
+        0 => Err("there is no place for it".into()),
+        _ => Ok(()),
+    }
+}
+
+/// A read is answered by a state that others had seen change before.
+fn stale_read(history: &mut History, place: &mut Place) -> bool {
+    let calls = history.calls.clone();
+    let mut answered = calls.iter().enumerate().filter_map(|(index, call)| match &call.outcome {
+        Outcome::Answered(Answer::Get(a)) if !call.is_of_the_past() => Some((index, call, a)),
+        _ => None,
+    });
+    answered.any(|(index, call, read)| {
+        // What somebody knew before it began.
+        let before = calls[..index].iter().filter(|it| it.returned < call.invoked);
+        let known = before.filter(|it| !it.is_of_the_past()).filter_map(|it| it.state()).max();
+        let known = known.unwrap_or_default().0;
+        let stale = calls[..index].iter().rev().find_map(|former| match &former.outcome {
+            Outcome::Answered(Answer::Get(a))
+                if same_get(former, call) && a.entry != read.entry && a.revision < known =>
+            {
+                Some(a.clone())
+            }
+            _ => None,
+        });
+        stale.is_some_and(|stale| {
+            let is_here = place.is_here();
+            if is_here {
+                history.calls[index].outcome = Outcome::Answered(Answer::Get(stale));
+            }
+            is_here
+        })
+    })
+}
+
+fn same_get(one: &Call, other: &Call) -> bool {
+    match (&one.request, &other.request) {
+        (Request::Do(Op::Get(a)), Request::Do(Op::Get(b))) => {
+            a.key == b.key
+                && a.touch.is_none()
+                && b.touch.is_none()
+                && a.at_revision == b.at_revision
+        }
+        _ => false,
+    }
+}
+
+fn other_value(history: &mut History, place: &mut Place) -> bool {
+    gets(history).any(|a| {
+        let found = a.entry.as_mut().filter(|_| place.is_here());
+        found.is_some_and(|entry| entry.value.replace("another".into()).is_some())
+    })
+}
+
+fn missed_key(history: &mut History, place: &mut Place) -> bool {
+    history.calls.iter_mut().any(|call| match &mut call.outcome {
+        Outcome::Answered(Answer::List(a)) if a.entries.len() > 1 && place.is_here() => {
+            a.entries.remove(1);
+            true
+        }
+        _ => false,
+    })
+}
+
+/// A read is answered with an entry at a time at which its deadline has passed.
+fn expired_read(history: &mut History, place: &mut Place) -> bool {
+    let log = history.log.clone();
+    gets(history).any(|a| {
+        let missing = a.entry.is_none();
+        // Removed a little before, so that nothing else tells of it.
+        let former = log
+            .iter()
+            .rev()
+            .find(|event| event.r#type() == EventType::Expire && event.revision <= a.revision);
+        let Some(former) = former.filter(|_| missing && place.is_here()) else { return false };
+        a.entry = former.previous.clone();
+        true
+    })
+}
+
+/// A write was acknowledged, but the log does not hold it.
+fn lost_write(history: &mut History, place: &mut Place) -> bool {
+    let written: Vec<u64> = sets(history).map(|a| a.revision).collect();
+    let Some(&lost) = written.iter().find(|_| place.is_here()) else { return false };
+    history.log.retain(|event| event.revision != lost);
+    true
+}
+
+fn refused_write(history: &mut History, place: &mut Place) -> bool {
+    history.calls.iter_mut().any(|call| {
+        let is_set = matches!(call.outcome, Outcome::Answered(Answer::Set(_)));
+        let here = is_set && place.is_here();
+        if here {
+            let failure = crate::common::failure::Failure {
+                reason: "BACKEND_UNAVAILABLE".to_owned(),
+                ..Default::default()
+            };
+            call.outcome = Outcome::Refused(failure);
+        }
+        here
+    })
+}
+
+fn unasked_write(history: &mut History, place: &mut Place) -> bool {
+    let found = history.calls.iter().position(|call| {
+        matches!(call.outcome, Outcome::Answered(Answer::Set(_))) && place.is_here()
+    });
+    found.map(|index| history.calls.remove(index)).is_some()
+}
+
+/// A write is answered with the revision of another.
+fn repeated_revision(history: &mut History, place: &mut Place) -> bool {
+    let written: Vec<SetResponse> = sets(history).map(|a| a.clone()).collect();
+    let mut pairs = written.iter().zip(written.iter().skip(1));
+    let Some((first, second)) = pairs.find(|_| place.is_here()) else { return false };
+    let (revision, second) = (first.revision, second.revision);
+    let found = sets(history).find(|a| a.revision == second);
+    found.is_some_and(|a| {
+        a.revision = revision;
+        if let Some(entry) = &mut a.entry {
+            entry.mod_revision = revision;
+        }
+        true
+    })
+}
+
+fn wrong_created(history: &mut History, place: &mut Place) -> bool {
+    sets(history).any(|a| {
+        let here = place.is_here();
+        a.created ^= here;
+        here
+    })
+}
+
+/// A condition is said not to have held, and what is shown is what it asked for.
+fn wrong_condition(history: &mut History, place: &mut Place) -> bool {
+    history.calls.iter_mut().any(|call| {
+        let Outcome::Refused(failure) = &mut call.outcome else { return false };
+        let Some(condition) = failure.condition.as_mut().filter(|_| place.is_here()) else {
+            return false;
+        };
+        condition.current = match condition.current.take() {
+            Some(_) => None,
+            None => Some(Entry::default()),
+        };
+        true
+    })
+}
+
+fn lost_event(history: &mut History, place: &mut Place) -> bool {
+    told(history).any(|(_, events)| {
+        let here = events.len() == 1 && place.is_here();
+        if here {
+            events.clear();
+        }
+        here
+    })
+}
+
+fn doubled_event(history: &mut History, place: &mut Place) -> bool {
+    told(history).any(|(_, events)| {
+        let here = place.is_here();
+        if here {
+            events.push(events[events.len() - 1].clone());
+        }
+        here
+    })
+}
+
+fn reordered_events(history: &mut History, place: &mut Place) -> bool {
+    told(history).any(|(_, events)| {
+        let differ = events.len() > 1 && events[0].revision != events[events.len() - 1].revision;
+        let here = differ && place.is_here();
+        if here {
+            events.reverse();
+        }
+        here
+    })
+}
+
+fn unfiltered_event(history: &mut History, place: &mut Place) -> bool {
+    let log = history.log.clone();
+    told(history).any(|(request, events)| {
+        // One of another key behind it.
+        let last = events[events.len() - 1].revision;
+        let mut others = log.iter().filter(|event| event.revision > last);
+        let other = others.find(|event| !event.key.is_empty() && !selects(request, &event.key));
+        let Some(other) = other.filter(|_| place.is_here()) else { return false };
+        events.push(other.clone());
+        true
+    })
+}
+
+fn wrong_previous(history: &mut History, place: &mut Place) -> bool {
+    told(history).any(|(request, events)| {
+        let here = request.with_previous && place.is_here();
+        if here {
+            events[0].previous = match events[0].previous.take() {
+                Some(_) => None,
+                None => Some(Entry::default()),
+            };
+        }
+        here
+    })
+}
+
+/// Progress overtakes an event: it says that all has been told, before it has.
+fn early_progress(history: &mut History, place: &mut Place) -> bool {
+    let all = history.watches.iter_mut().flat_map(|watch| watch.messages.windows_of_two());
+    let mut all = all.filter(|(_, next)| matches!(next.body, Some(Body::Events(_))));
+    all.any(|(message, next)| {
+        let begun =
+            message.complete_through > 0 && next.complete_through > message.complete_through;
+        let here = begun && place.is_here();
+        if here {
+            message.complete_through = next.complete_through;
+        }
+        here
+    })
+}
+
+/// Pairs of messages that follow each other.
+trait Pairs {
+    fn windows_of_two(&mut self) -> Vec<(&mut WatchResponse, &mut WatchResponse)>;
+}
+
+impl Pairs for Vec<(u64, WatchResponse)> {
+    fn windows_of_two(&mut self) -> Vec<(&mut WatchResponse, &mut WatchResponse)> {
+        let mut pairs = Vec::new();
+        for chunk in self.chunks_mut(2) {
+            if let [(_, first), (_, second)] = chunk {
+                pairs.push((first, second));
+            }
+        }
+        pairs
+    }
+}
+
+/// An entry is removed by its deadline before that.
+fn early_expiry(history: &mut History, place: &mut Place) -> bool {
+    history.log.iter_mut().any(|event| {
+        let deadline = event.previous.as_ref().and_then(|previous| previous.expires_at_ms);
+        let deadline = deadline.filter(|_| event.r#type() == EventType::Expire && place.is_here());
+        event.time_ms = deadline.map_or(event.time_ms, |deadline| deadline - 1);
+        deadline.is_some()
+    })
+}
+
+/// A read finds what had been deleted.
+fn resurrected(history: &mut History, place: &mut Place) -> bool {
+    let log = history.log.clone();
+    history.calls.iter_mut().any(|call| {
+        let Request::Do(Op::Get(r)) = &call.request else { return false };
+        let key = r.key.clone();
+        let Outcome::Answered(Answer::Get(a)) = &mut call.outcome else { return false };
+        let deleted =
+            log.iter().rev().find(|event| event.revision <= a.revision && event.key == key);
+        let deleted = deleted.filter(|event| event.r#type() == EventType::Delete);
+        let Some(event) = deleted.filter(|_| a.entry.is_none() && place.is_here()) else {
+            return false;
+        };
+        a.entry = event.previous.clone();
+        true
+    })
+}
+
+fn repeated_token(history: &mut History, place: &mut Place) -> bool {
+    let log = history.lock_log.clone();
+    history.lock_log.iter_mut().any(|event| {
+        let former = log.iter().rev().find(|it| {
+            it.r#type() == LockEventType::Granted
+                && it.name == event.name
+                && it.revision < event.revision
+        });
+        let granted = event.r#type() == LockEventType::Granted;
+        let Some(former) = former.filter(|_| granted && place.is_here()) else { return false };
+        event.token = former.token;
+        if let Some(lock) = &mut event.lock {
+            lock.token = former.token;
+        }
+        true
+    })
+}
+
+/// The end of a hold is missing, so that the next begins before.
+fn two_holders(history: &mut History, place: &mut Place) -> bool {
+    let kind = |event: &LockEvent| event.r#type();
+    let log = history.lock_log.clone();
+    let found = log.iter().position(|event| {
+        let ends = [LockEventType::Released, LockEventType::Expired].contains(&kind(event));
+        let mut next =
+            log.iter().filter(|it| it.name == event.name && it.revision > event.revision);
+        ends && next.next().is_some() && place.is_here()
+    });
+    let Some(index) = found else { return false };
+    // The revision itself stays: something else is put into it.
+    let token = history.lock_log[index].token;
+    let granted = log.iter().find(|event| event.revision == token);
+    let event = &mut history.lock_log[index];
+    event.r#type = LockEventType::ValueChanged.into();
+    event.lock = granted.and_then(|granted| granted.lock.clone());
+    true
+}
+
+/// A write is said to have been applied under a hold that had ended before.
+fn lost_guard(history: &mut History, place: &mut Place) -> bool {
+    let ends: Vec<LockEvent> = history
+        .lock_log
+        .iter()
+        .filter(|event| event.r#type() == LockEventType::Released)
+        .cloned()
+        .collect();
+    history.calls.iter_mut().any(|call| {
+        let Outcome::Answered(Answer::Set(a)) = &call.outcome else { return false };
+        let lost = ends.iter().find(|event| event.revision < a.revision);
+        let Request::Do(Op::Set(r)) = &mut call.request else { return false };
+        let Some(lost) = lost.filter(|_| place.is_here()) else { return false };
+        let guard = Guard { lock: lost.name.clone(), token: lost.token };
+        r.options.get_or_insert_default().guards.push(guard);
+        true
+    })
+}
+
+/// The answers to plain reads of one key.
+fn gets(history: &mut History) -> impl Iterator<Item = &mut GetResponse> {
+    history.calls.iter_mut().filter_map(|call| match (&call.request, &mut call.outcome) {
+        (Request::Do(Op::Get(r)), Outcome::Answered(Answer::Get(a))) if r.touch.is_none() => {
+            Some(a)
+        }
+        _ => None,
+    })
+}
+
+fn sets(history: &mut History) -> impl Iterator<Item = &mut SetResponse> {
+    history.calls.iter_mut().filter_map(|call| match &mut call.outcome {
+        Outcome::Answered(Answer::Set(a)) => Some(a),
+        _ => None,
+    })
+}
+
+/// The events that watches were told, by the messages, all complete.
+fn told(history: &mut History) -> impl Iterator<Item = (&WatchRequest, &mut Vec<Event>)> {
+    history.watches.iter_mut().flat_map(|Watch { request, messages, .. }| {
+        let request = &*request;
+        messages.iter_mut().filter_map(move |(_, message)| match &mut message.body {
+            Some(Body::Events(it)) => {
+                let through = message.complete_through;
+                let whole = it.events.last().is_some_and(|event| event.revision <= through);
+                whole.then_some((request, &mut it.events))
+            }
+            _ => None,
+        })
+    })
+}
