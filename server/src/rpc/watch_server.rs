@@ -10,15 +10,14 @@ use std::{
 
 use bytes::{BufMut, Bytes};
 use futures::future::BoxFuture;
-use holdfast_proto::{
-    codec::WholeDecoder,
-    v1::{WatchRequest, WatchResponse, watch_response::Events, watch_service_server::SERVICE_NAME},
+use holdfast_proto::v1::{
+    WatchResponse, watch_response::Events, watch_service_server::SERVICE_NAME,
 };
 use prost::Message as _;
 use tonic::{
     Status,
     body::Body,
-    codec::{Codec, EncodeBuf, Encoder},
+    codec::{EncodeBuf, Encoder},
     codegen::{Service, http},
     server::{Grpc, NamedService},
 };
@@ -26,7 +25,7 @@ use tonic::{
 use super::{
     Services,
     entry::{self, Shown},
-    single,
+    single::{self, AnswersBy},
 };
 use crate::{backend::LoggedChange, store::Matching};
 
@@ -58,7 +57,8 @@ impl Service<http::Request<Body>> for Watching {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let watching = self.clone();
         single::serve(WATCH, request, async move |request| {
-            let mut grpc = Grpc::new(WatchCodec).max_decoding_message_size(watching.max_bytes);
+            let mut grpc = Grpc::new(AnswersBy::new(MessageEncoder))
+                .max_decoding_message_size(watching.max_bytes);
             grpc.server_streaming(watching, request).await
         })
     }
@@ -115,23 +115,7 @@ fn form(shown: Shown) -> usize {
     usize::from(shown.values) + 2 * usize::from(shown.previous)
 }
 
-struct WatchCodec;
-
-impl Codec for WatchCodec {
-    type Encode = Message;
-    type Decode = WatchRequest;
-    type Encoder = MessageEncoder;
-    type Decoder = WholeDecoder<WatchRequest>;
-
-    fn encoder(&mut self) -> MessageEncoder {
-        MessageEncoder
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        WholeDecoder::default()
-    }
-}
-
+#[derive(Clone)]
 struct MessageEncoder;
 
 impl Encoder for MessageEncoder {

@@ -10,19 +10,19 @@ use std::{
 
 use bytes::{BufMut as _, Bytes};
 use futures::{Stream, future::BoxFuture};
-use holdfast_proto::{
-    codec::WholeDecoder,
-    v1::{PipelineRequest, pipeline_service_server::SERVICE_NAME},
-};
+use holdfast_proto::v1::{PipelineRequest, pipeline_service_server::SERVICE_NAME};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
-    codec::{Codec, EncodeBuf, Encoder},
+    codec::{EncodeBuf, Encoder},
     codegen::{Service, http},
     server::{Grpc, NamedService, StreamingService},
 };
 
-use crate::rpc::{Services, single};
+use crate::rpc::{
+    Services,
+    single::{self, AnswersBy},
+};
 
 const PIPELINE: &str = "/holdfast.v1.PipelineService/Pipeline";
 
@@ -50,7 +50,8 @@ impl Service<http::Request<Body>> for Pipelines {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let pipelines = self.clone();
         single::serve(PIPELINE, request, async move |request| {
-            let mut grpc = Grpc::new(AnswersCodec).max_decoding_message_size(pipelines.max_bytes);
+            let mut grpc =
+                Grpc::new(AnswersBy::new(AsIs)).max_decoding_message_size(pipelines.max_bytes);
             grpc.streaming(pipelines, request).await
         })
     }
@@ -67,23 +68,7 @@ impl StreamingService<PipelineRequest> for Pipelines {
     }
 }
 
-struct AnswersCodec;
-
-impl Codec for AnswersCodec {
-    type Encode = Bytes;
-    type Decode = PipelineRequest;
-    type Encoder = AsIs;
-    type Decoder = WholeDecoder<PipelineRequest>;
-
-    fn encoder(&mut self) -> AsIs {
-        AsIs
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        WholeDecoder::default()
-    }
-}
-
+#[derive(Clone)]
 struct AsIs;
 
 impl Encoder for AsIs {
