@@ -26,7 +26,7 @@ impl<C: Codec, T: 'static> BatchGet<C, T> {
 
     call_options!();
 
-    async fn answer(mut self) -> Result<Answer<Vec<Option<Entry<T>>>>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Vec<Option<Entry<T>>>>, Error> {
         // Large answers come in parts, all of the same revision and time.
         let asked = self.call.request.keys.len();
         let mut slots = Vec::with_capacity(asked);
@@ -109,7 +109,7 @@ impl<C: Codec> BatchSet<C> {
         self
     }
 
-    async fn answer(mut self) -> Result<Answer<Vec<Metadata>>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Vec<Metadata>>, Error> {
         if let Some(expiry) = self.expiry {
             for item in &mut self.call.request.items {
                 item.expiry.get_or_insert_with(|| wire::expiry(expiry));
@@ -136,7 +136,7 @@ impl BatchDelete {
     call_options!();
     write_options!();
 
-    async fn answer(self) -> Result<Answer<Vec<bool>>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Vec<bool>>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(response.revision, response.time_ms, response.deleted))
     }

@@ -36,10 +36,10 @@ impl<R> Pending<R> {
 }
 
 impl<R: Rpc> Pending<R> {
-    pub(crate) async fn send(self) -> Result<R::Response, Error> {
-        match self.failed {
+    pub(crate) async fn send(&mut self) -> Result<R::Response, Error> {
+        match self.failed.take() {
             Some(error) => Err(error),
-            None => self.client.transport.call(self.request, self.timeout).await,
+            None => self.client.transport.call_in_place(&mut self.request, self.timeout).await,
         }
     }
 
@@ -175,7 +175,21 @@ macro_rules! awaitable {
     };
 }
 
-/// The same for a builder whose answer does not hold its header: over `answer(self) -> Answer<_>`.
+/// The same over a method `send` that only borrows the builder, so that the future has room for it once.
+macro_rules! awaitable_in_place {
+    ([$($generics:tt)*] $builder:ty => $output:ty) => {
+        impl<$($generics)*> std::future::IntoFuture for $builder {
+            type Output = Result<$output, $crate::Error>;
+            type IntoFuture = futures::future::BoxFuture<'static, Self::Output>;
+
+            fn into_future(mut self) -> Self::IntoFuture {
+                Box::pin(async move { self.send().await })
+            }
+        }
+    };
+}
+
+/// The same for a builder whose answer does not hold its header: over `answer(&mut self) -> Answer<_>`.
 macro_rules! awaitable_with_header {
     ([$($generics:tt)*] $builder:ty => $output:ty) => {
         impl<$($generics)*> $builder {
@@ -183,19 +197,19 @@ macro_rules! awaitable_with_header {
             ///
             /// # Errors
             /// Those of the call itself.
-            pub async fn with_header(self) -> Result<$crate::Answer<$output>, $crate::Error> {
+            pub async fn with_header(mut self) -> Result<$crate::Answer<$output>, $crate::Error> {
                 self.answer().await
             }
 
-            async fn send(self) -> Result<$output, $crate::Error> {
+            async fn send(&mut self) -> Result<$output, $crate::Error> {
                 Ok(self.answer().await?.value)
             }
         }
-        $crate::call::awaitable!([$($generics)*] $builder => $output);
+        $crate::call::awaitable_in_place!([$($generics)*] $builder => $output);
     };
 }
 
 pub(crate) use {
-    awaitable, awaitable_with_header, call_options, condition_options, expiry_options, turn_page,
+    awaitable, awaitable_in_place, awaitable_with_header, call_options, condition_options, expiry_options, turn_page,
     write_options,
 };

@@ -7,7 +7,7 @@ use holdfast_proto::v1;
 use crate::{
     Answer, Codec, Decode, Entry, Error, Event, Expiry, Header, Metadata, Revision, Ttl,
     call::{
-        Pending, awaitable, awaitable_with_header, call_options, condition_options, expiry_options,
+        Pending, awaitable_in_place, awaitable_with_header, call_options, condition_options, expiry_options,
         write_options,
     },
     wire::{self, Reader},
@@ -37,7 +37,7 @@ impl<C: Codec, T: 'static> Get<C, T> {
     call_options!();
     write_options!();
 
-    async fn answer(self) -> Result<Answer<Option<Entry<T>>>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Option<Entry<T>>>, Error> {
         let response = self.call.send().await?;
         let entry = self.reader.read_option(response.entry)?;
         Ok(Answer::new(response.revision, response.time_ms, entry))
@@ -95,7 +95,7 @@ impl<C: Codec, P: 'static> Set<C, P> {
     call_options!();
     write_options!();
 
-    async fn send(self) -> Result<SetOutcome<P>, Error> {
+    async fn send(&mut self) -> Result<SetOutcome<P>, Error> {
         let response = self.call.send().await?;
         Ok(SetOutcome {
             header: Header::new(response.revision, response.time_ms),
@@ -106,7 +106,7 @@ impl<C: Codec, P: 'static> Set<C, P> {
     }
 }
 
-awaitable!([C: Codec, P: 'static] Set<C, P> => SetOutcome<P>);
+awaitable_in_place!([C: Codec, P: 'static] Set<C, P> => SetOutcome<P>);
 
 /// What a [`Set`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl<C: Codec, P: 'static> Delete<C, P> {
     call_options!();
     write_options!();
 
-    async fn send(self) -> Result<DeleteOutcome<P>, Error> {
+    async fn send(&mut self) -> Result<DeleteOutcome<P>, Error> {
         let response = self.call.send().await?;
         Ok(DeleteOutcome {
             header: Header::new(response.revision, response.time_ms),
@@ -155,7 +155,7 @@ impl<C: Codec, P: 'static> Delete<C, P> {
     }
 }
 
-awaitable!([C: Codec, P: 'static] Delete<C, P> => DeleteOutcome<P>);
+awaitable_in_place!([C: Codec, P: 'static] Delete<C, P> => DeleteOutcome<P>);
 
 /// What a [`Delete`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +178,7 @@ pub struct Exists {
 impl Exists {
     call_options!();
 
-    async fn answer(self) -> Result<Answer<bool>, Error> {
+    async fn answer(&mut self) -> Result<Answer<bool>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(response.revision, response.time_ms, response.exists))
     }
@@ -195,7 +195,7 @@ pub struct GetTtl {
 impl GetTtl {
     call_options!();
 
-    async fn answer(self) -> Result<Answer<Ttl>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Ttl>, Error> {
         use v1::get_ttl_response::Ttl as Wire;
         let response = self.call.send().await?;
         let ttl = match response.ttl {
@@ -220,7 +220,7 @@ impl SetTtl {
     call_options!();
     write_options!();
 
-    async fn answer(self) -> Result<Answer<bool>, Error> {
+    async fn answer(&mut self) -> Result<Answer<bool>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(response.revision, response.time_ms, response.found))
     }
@@ -251,7 +251,7 @@ impl Increment {
     call_options!();
     write_options!();
 
-    async fn answer(self) -> Result<Answer<i64>, Error> {
+    async fn answer(&mut self) -> Result<Answer<i64>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(response.revision, response.time_ms, response.value))
     }
@@ -268,7 +268,7 @@ pub struct Count {
 impl Count {
     call_options!();
 
-    async fn answer(self) -> Result<Answer<u64>, Error> {
+    async fn answer(&mut self) -> Result<Answer<u64>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(response.revision, response.time_ms, response.count))
     }
@@ -299,7 +299,7 @@ impl<C: Codec, T: 'static> History<C, T> {
 
     call_options!();
 
-    async fn send(self) -> Result<HistoryPage<T>, Error> {
+    async fn send(&mut self) -> Result<HistoryPage<T>, Error> {
         let response = self.call.send().await?;
         Ok(HistoryPage {
             header: Header::new(response.revision, response.time_ms),
@@ -313,7 +313,7 @@ impl<C: Codec, T: 'static> History<C, T> {
     }
 }
 
-awaitable!([C: Codec, T: 'static] History<C, T> => HistoryPage<T>);
+awaitable_in_place!([C: Codec, T: 'static] History<C, T> => HistoryPage<T>);
 
 /// Changes of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -343,7 +343,7 @@ impl DeleteRange {
     call_options!();
     write_options!();
 
-    async fn send(self) -> Result<DeleteRangeOutcome, Error> {
+    async fn send(&mut self) -> Result<DeleteRangeOutcome, Error> {
         let response = self.call.send().await?;
         Ok(DeleteRangeOutcome {
             header: Header::new(response.revision, response.time_ms),
@@ -353,7 +353,7 @@ impl DeleteRange {
     }
 }
 
-awaitable!([] DeleteRange => DeleteRangeOutcome);
+awaitable_in_place!([] DeleteRange => DeleteRangeOutcome);
 
 /// What a [`DeleteRange`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -104,7 +104,7 @@ impl<C: Codec, T: 'static> List<C, T> {
     /// # Errors
     /// [`Error::Compacted`] for a later page whose revision is no longer held; [`Error::Codec`] or
     /// [`Error::UnexpectedContentType`] if one value of the page cannot be read.
-    pub async fn page(self) -> Result<Page<T>, Error> {
+    pub async fn page(mut self) -> Result<Page<T>, Error> {
         let response = self.call.send().await?;
         let token = response.next_page_token;
         Ok(Page {

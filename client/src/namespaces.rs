@@ -156,7 +156,7 @@ pub struct GetNamespace {
 impl GetNamespace {
     call_options!();
 
-    async fn answer(self) -> Result<Answer<Option<NamespaceInfo>>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Option<NamespaceInfo>>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(
             response.revision,
@@ -224,7 +224,7 @@ impl UpdateSettings {
         self
     }
 
-    async fn answer(self) -> Result<Answer<NamespaceInfo>, Error> {
+    async fn answer(&mut self) -> Result<Answer<NamespaceInfo>, Error> {
         let response = self.call.send().await?;
         let namespace = response
             .namespace
@@ -245,7 +245,7 @@ impl ClearNamespace {
     call_options!();
     write_options!();
 
-    async fn answer(self) -> Result<Answer<u64>, Error> {
+    async fn answer(&mut self) -> Result<Answer<u64>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(response.revision, response.time_ms, response.cleared))
     }
@@ -263,7 +263,7 @@ impl DeleteNamespace {
     call_options!();
     write_options!();
 
-    async fn answer(self) -> Result<Answer<bool>, Error> {
+    async fn answer(&mut self) -> Result<Answer<bool>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(response.revision, response.time_ms, response.deleted))
     }
@@ -280,7 +280,7 @@ pub struct Compact {
 impl Compact {
     call_options!();
 
-    async fn answer(self) -> Result<Answer<Revision>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Revision>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(
             response.revision,

@@ -8,7 +8,7 @@ use holdfast_proto::v1;
 use crate::{
     Codec, Decode, Entry, Error, Header, IntoOperation, LeaseId, Metadata, Namespace, Revision,
     Token,
-    call::{Pending, awaitable, call_options, write_options},
+    call::{Pending, awaitable_in_place, call_options, write_options},
     wire::{self, Reader},
 };
 
@@ -80,7 +80,7 @@ impl<C: Codec> Transaction<C> {
     call_options!();
     write_options!();
 
-    async fn send(self) -> Result<TransactionOutcome<C>, Error> {
+    async fn send(&mut self) -> Result<TransactionOutcome<C>, Error> {
         let response = self.call.send().await?;
         Ok(TransactionOutcome {
             header: Header::new(response.revision, response.time_ms),
@@ -99,7 +99,7 @@ impl<C: Codec> Transaction<C> {
     }
 }
 
-awaitable!([C: Codec] Transaction<C> => TransactionOutcome<C>);
+awaitable_in_place!([C: Codec] Transaction<C> => TransactionOutcome<C>);
 
 /// What must hold: a key, one of its properties, and what that is compared with.
 ///

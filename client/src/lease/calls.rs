@@ -19,7 +19,7 @@ pub struct KeepAliveOnce {
 impl KeepAliveOnce {
     call_options!();
 
-    async fn answer(self) -> Result<Answer<LeaseInfo>, Error> {
+    async fn answer(&mut self) -> Result<Answer<LeaseInfo>, Error> {
         let response = self.call.send().await?;
         match response.result {
             Some(keep_alive_response::Result::Lease(lease)) => {
@@ -42,7 +42,7 @@ impl RevokeLease {
     call_options!();
     write_options!();
 
-    async fn answer(self) -> Result<Answer<Revoked>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Revoked>, Error> {
         let response = self.call.send().await?;
         let revoked = Revoked::from_wire(&response);
         Ok(Answer::new(response.revision, response.time_ms, revoked))
@@ -66,7 +66,7 @@ impl GetLease {
 
     call_options!();
 
-    async fn answer(self) -> Result<Answer<Option<LeaseInfo>>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Option<LeaseInfo>>, Error> {
         let response = self.call.send().await?;
         let lease = response.lease.map(LeaseInfo::from_wire);
         Ok(Answer::new(response.revision, response.time_ms, lease))
@@ -84,7 +84,7 @@ pub struct GetLeaseContents {
 impl GetLeaseContents {
     call_options!();
 
-    async fn answer(self) -> Result<Answer<Option<LeaseContents>>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Option<LeaseContents>>, Error> {
         let response = self.call.send().await?;
         let contents = response.lease.map(|lease| LeaseContents {
             info: LeaseInfo::from_wire(lease),

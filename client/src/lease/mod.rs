@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     Client, Codec, Error, LeaseId, Namespace, Timestamp,
-    call::{Pending, awaitable, call_options, write_options},
+    call::{Pending, awaitable_in_place, call_options, write_options},
     life::Life,
     types::millis_rounded_up,
 };
@@ -170,7 +170,7 @@ impl GrantLease {
     call_options!();
     write_options!();
 
-    async fn send(self) -> Result<Lease, Error> {
+    async fn send(&mut self) -> Result<Lease, Error> {
         let client = self.call.client.clone();
         let namespace = self.call.request.namespace.clone();
         // Whichever of its attempts has granted it, that was after this.
@@ -181,7 +181,7 @@ impl GrantLease {
     }
 }
 
-awaitable!([] GrantLease => Lease);
+awaitable_in_place!([] GrantLease => Lease);
 
 /// A lease that keeps itself alive; made by [`Namespace::grant_lease`].
 ///

@@ -18,7 +18,7 @@ pub struct GetLock {
 impl GetLock {
     call_options!();
 
-    async fn answer(self) -> Result<Answer<Option<LockInfo>>, Error> {
+    async fn answer(&mut self) -> Result<Answer<Option<LockInfo>>, Error> {
         let response = self.call.send().await?;
         let lock = response.lock.map(LockInfo::from_wire);
         Ok(Answer::new(response.revision, response.time_ms, lock))
@@ -67,7 +67,7 @@ impl ReleaseLock {
     call_options!();
     write_options!();
 
-    async fn answer(self) -> Result<Answer<bool>, Error> {
+    async fn answer(&mut self) -> Result<Answer<bool>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(response.revision, response.time_ms, response.released))
     }
@@ -85,7 +85,7 @@ impl BreakLock {
     call_options!();
     write_options!();
 
-    async fn answer(self) -> Result<Answer<bool>, Error> {
+    async fn answer(&mut self) -> Result<Answer<bool>, Error> {
         let response = self.call.send().await?;
         Ok(Answer::new(response.revision, response.time_ms, response.broken))
     }

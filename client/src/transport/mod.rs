@@ -1,6 +1,7 @@
 //! How requests reach a server. Nothing outside this module knows whether they share a stream or go alone.
 
 mod credentials;
+mod one_task;
 mod pipeline;
 mod rpc;
 mod servers;
@@ -19,7 +20,7 @@ use crate::{
 };
 use pipeline::{Pipelines, Unanswered};
 use servers::Servers;
-pub(crate) use {credentials::Credentials, rpc::Rpc, servers::Endpoint, streams::Opened};
+pub(crate) use {credentials::Credentials, one_task::OneTask, rpc::Rpc, servers::Endpoint, streams::Opened};
 
 /// Entries may be larger than the 4 MiB that gRPC libraries accept by default.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -42,6 +43,8 @@ pub(crate) struct Transport {
 pub(crate) struct Server {
     pub(crate) address: String,
     pub(crate) channel: Channel,
+    /// Where what the channel does in the background runs.
+    pub(crate) background: OneTask,
 }
 
 /// How a client goes about its calls.
@@ -66,9 +69,9 @@ struct Link {
 impl Transport {
     /// `servers` must not be empty.
     pub(crate) fn new(servers: Vec<Server>, credentials: Credentials, manner: Manner) -> Self {
-        let links = servers.into_iter().map(|Server { address, channel }| {
+        let links = servers.into_iter().map(|Server { address, channel, background }| {
             let lane = InterceptedService::new(channel, credentials.clone());
-            let pipelines = manner.pipeline.then(|| Pipelines::new(&lane));
+            let pipelines = manner.pipeline.then(|| Pipelines::new(&lane, &background));
             Link { address, lane, pipelines }
         });
         let links: Vec<_> = links.collect();
@@ -92,27 +95,30 @@ impl Transport {
     }
 
     /// Sends a request until it is answered, as long as there is time.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an async function has room for its arguments twice"
-    )]
-    pub(crate) fn call<R: Rpc>(
+    pub(crate) async fn call<R: Rpc>(
         &self,
         mut request: R,
         timeout: Option<Duration>,
-    ) -> impl Future<Output = Result<R::Response, Error>> {
-        async move {
-            let started = Instant::now();
-            let deadline = deadline_from(started, timeout.unwrap_or(self.timeout));
-            // Kept until the call is over: then it will not be sent again.
-            let _ticket = self.identify(&mut request);
-            match self.attempt_shared(&mut request, deadline).await {
-                Ok(response) => Ok(response),
-                Err(failure) => {
-                    let effect = request.effect();
-                    let attempts = Attempts::new(effect, self.max_attempts, started, deadline);
-                    Box::pin(self.call_again(request, deadline, attempts, failure)).await
-                }
+    ) -> Result<R::Response, Error> {
+        self.call_in_place(&mut request, timeout).await
+    }
+
+    /// The same for a request that stays where it is: futures within futures would each have room for it. Afterwards it
+    /// is of no more use.
+    pub(crate) async fn call_in_place<R: Rpc>(
+        &self,
+        request: &mut R,
+        timeout: Option<Duration>,
+    ) -> Result<R::Response, Error> {
+        let started = Instant::now();
+        let deadline = deadline_from(started, timeout.unwrap_or(self.timeout));
+        // Kept until the call is over: then it will not be sent again.
+        let _ticket = self.identify(request);
+        match self.attempt_shared(request, deadline).await {
+            Ok(response) => Ok(response),
+            Err(failure) => {
+                let attempts = Attempts::new(request.effect(), self.max_attempts, started, deadline);
+                Box::pin(self.call_again(request, deadline, attempts, failure)).await
             }
         }
     }
@@ -120,7 +126,7 @@ impl Transport {
     /// Goes on with a call whose first attempt has failed.
     async fn call_again<R: Rpc>(
         &self,
-        mut request: R,
+        request: &mut R,
         deadline: Instant,
         mut attempts: Attempts,
         mut failure: Failure,
@@ -128,7 +134,7 @@ impl Transport {
         loop {
             let wait = attempts.after(failure, Instant::now())?;
             tokio::time::sleep(wait).await;
-            match self.attempt_shared(&mut request, deadline).await {
+            match self.attempt_shared(request, deadline).await {
                 Ok(response) => return Ok(response),
                 Err(next) => failure = next,
             }

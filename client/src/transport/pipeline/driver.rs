@@ -89,25 +89,23 @@ async fn open(line: &Arc<Line>, stream: u64) -> Result<Streaming<Bytes>, Status>
 
 async fn hand_out(line: &Line, message: &Bytes, after: &mut Aftermath) -> Result<(), End> {
     let mut answers = wire::answers(message).peekable();
+    let mut part = Vec::new();
     loop {
-        let (mut count, mut bytes, mut bad) = (0, 0, None);
-        let part = std::iter::from_fn(|| {
-            if count >= LEAST_ANSWERS && bytes >= message.len() / PARTS {
-                return None;
-            }
-            match answers.next()? {
-                Ok((id, range)) => {
-                    count += 1;
+        let (mut bytes, mut bad) = (0, None);
+        while part.len() < LEAST_ANSWERS || bytes < message.len() / PARTS {
+            match answers.next() {
+                Some(Ok((id, range))) => {
                     bytes += range.len();
-                    Some((CallId(id), Answer::new(message, range)))
+                    part.push((CallId(id), Answer::new(message, range)));
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     bad = Some(error);
-                    None
+                    break;
                 }
+                None => break,
             }
-        });
-        line.answer(part, after);
+        }
+        line.answer(part.drain(..), after);
         line.conclude(after);
         if let Some(error) = bad {
             return Err(End::Broken(Status::internal(format!("a bad message: {error}"))));

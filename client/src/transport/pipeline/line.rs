@@ -1,11 +1,13 @@
 //! One line to a server: its stream, as far as there is one, and the calls that go over it.
 
 use std::{
+    future::Future as _,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{sync::Semaphore, task::yield_now, time::Instant};
 use tonic::Status;
 
 use super::{
@@ -19,7 +21,7 @@ use crate::{
     Error,
     error::{Cause, Failure},
     retry::Backoff,
-    transport::Lane,
+    transport::{Lane, OneTask},
 };
 
 /// How often a message waits for callers that are about to go on, before it goes without them.
@@ -29,6 +31,7 @@ const MAX_YIELDS: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) lane: Lane,
+    background: OneTask,
     /// In bytes. Who waits for it is served in turn.
     pub(super) room: Semaphore,
     state: Mutex<State>,
@@ -85,8 +88,8 @@ enum Proof {
 }
 
 impl Line {
-    pub(super) fn new(lane: Lane) -> Self {
-        Self { lane, room: Semaphore::new(ROOM_BYTES), state: Mutex::new(State::new()) }
+    pub(super) fn new(lane: Lane, background: OneTask) -> Self {
+        Self { lane, background, room: Semaphore::new(ROOM_BYTES), state: Mutex::new(State::new()) }
     }
 
     /// Puts a call into the queue; nothing if it is to go alone. Opens a stream if there is none.
@@ -115,7 +118,7 @@ impl Line {
         drop(state);
         wakes.into_iter().flatten().for_each(Waker::wake);
         if let Some(stream) = opened {
-            tokio::spawn(driver::drive(Driver::new(Arc::clone(self), stream)));
+            self.background.spawn(driver::drive(Driver::new(Arc::clone(self), stream)));
         }
         id
     }
@@ -162,9 +165,8 @@ impl Line {
         if state.calls.has_unclaimed() && *yields < MAX_YIELDS {
             *yields += 1;
             drop(state);
-            // Behind all that is ready to run.
-            context.waker().wake_by_ref();
-            return Poll::Pending;
+            // Once it has been polled, what else is ready runs first.
+            return pin!(yield_now()).poll(context).map(|()| None);
         }
         *yields = 0;
         let message = state.calls.take_message();

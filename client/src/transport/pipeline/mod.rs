@@ -31,7 +31,7 @@ use tokio::{
 use tonic::Status;
 
 use super::{
-    Lane,
+    Lane, OneTask,
     rpc::{Place, Rpc},
 };
 use calls::CallId;
@@ -85,8 +85,9 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
-    pub(super) fn new(lane: &Lane) -> Self {
-        Self { short: Pipeline::new(lane), bulk: Pipeline::new(lane) }
+    pub(super) fn new(lane: &Lane, background: &OneTask) -> Self {
+        let pipeline = || Pipeline::new(lane, background);
+        Self { short: pipeline(), bulk: pipeline() }
     }
 
     /// Sends a request over a stream, and waits for what the server says. Afterwards the request is as it was.
@@ -121,8 +122,8 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    fn new(lane: &Lane) -> Self {
-        Self { line: Arc::new(Line::new(lane.clone())) }
+    fn new(lane: &Lane, background: &OneTask) -> Self {
+        Self { line: Arc::new(Line::new(lane.clone(), background.clone())) }
     }
 
     /// Puts a request into the queue as soon as there is room.
@@ -151,7 +152,7 @@ impl Pipeline {
             Poll::Ready(self.line.join(namespace, room, deadline, waker, put))
         });
         match joined.await {
-            Some(id) => Ok(Waiting { line: &self.line, id: Some(id) }),
+            Some(id) => Ok(Waiting { line: &self.line, id: Some(id), is_new: true }),
             None => {
                 self.line.room.add_permits(room);
                 Err(Unanswered::GoesAlone)
@@ -185,6 +186,8 @@ async fn wait_for_room(
 struct Waiting<'a> {
     line: &'a Arc<Line>,
     id: Option<CallId>,
+    /// It has joined with the waker of the task that polls it first: nothing is to be done then.
+    is_new: bool,
 }
 
 impl Future for Waiting<'_> {
@@ -194,6 +197,9 @@ impl Future for Waiting<'_> {
         let Some(id) = self.id else {
             unreachable!("a future is not polled once it is done");
         };
+        if std::mem::take(&mut self.is_new) {
+            return Poll::Pending;
+        }
         let polled = self.line.poll(id, context);
         if polled.is_ready() {
             self.id = None;
