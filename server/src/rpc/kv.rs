@@ -16,7 +16,9 @@ use tonic::{Request, Response, Status};
 
 use super::{
     dispatch::{Call, operations},
-    entry, list,
+    entry,
+    entry_wire::{EntryAnswer, Shown},
+    list,
     path::Path,
     read::{Look, Query},
     status::Failure,
@@ -24,9 +26,10 @@ use super::{
 };
 use crate::{
     backend::Revision,
+    store::Answer,
     store::command::{
         Command, Condition, Delete, DeleteRange, DeleteRangeReply, DeleteReply, EntryView,
-        Increment, Set, SetReply, SetTtl,
+        Increment, Reply, Set, SetReply, SetTtl,
     },
 };
 
@@ -179,6 +182,19 @@ fn item(item: &batch_set_request::Item, at: Path, checks: &mut Checks) -> Result
 /// The answer of a `Get` that touched the entry.
 pub(super) fn get_response(revision: u64, time_ms: i64, entry: Option<&EntryView>) -> GetResponse {
     GetResponse { revision, time_ms, entry: entry.map(|entry| entry::view(entry, true)) }
+}
+
+/// The answer to a set that does not show the entry before.
+pub(super) fn set_answer(answer: &Answer) -> Option<EntryAnswer<'_>> {
+    let Reply::Set(SetReply { entry, created, previous: None }) = &answer.reply else {
+        return None;
+    };
+    Some(EntryAnswer {
+        revision: answer.revision.0,
+        time_ms: answer.time_ms,
+        entry: Some(Shown { key: entry.key(), entry: entry.entry(), with_value: false }),
+        created: *created,
+    })
 }
 
 pub(super) fn set_response(

@@ -9,6 +9,7 @@ mod caller;
 mod course;
 mod dispatch;
 mod entry;
+mod entry_wire;
 mod keep_alive;
 mod kv;
 mod lease;

@@ -6,8 +6,8 @@ use holdfast_proto::v1::{
 };
 
 use super::{
-    MESSAGE_BYTES,
-    entry::{self, Shown},
+    MESSAGE_BYTES, entry,
+    entry_wire::{EntryAnswer, Shown},
     lease::{GetLease, ListLeases},
     list::{BatchGet, List},
     lock::{self, ListLocks},
@@ -87,6 +87,19 @@ impl Lookup {
     }
 }
 
+/// The answer to a get, from what was found in a snapshot.
+pub(super) fn get_answer<'a>(
+    found: Option<&'a StoredEntry>,
+    snapshot: &Snapshot,
+) -> EntryAnswer<'a> {
+    EntryAnswer {
+        revision: snapshot.revision.0,
+        time_ms: snapshot.time_ms,
+        entry: found.map(|entry| Shown { key: entry.key(), entry, with_value: true }),
+        created: false,
+    }
+}
+
 impl Look {
     /// The answer, from what was found in a snapshot.
     pub fn answer(self, found: Option<&StoredEntry>, snapshot: &Snapshot) -> Outcome {
@@ -144,7 +157,7 @@ async fn history(
     before: Option<Revision>,
     limit: usize,
 ) -> Result<HistoryResponse, Failure> {
-    let shown = Shown { values: true, unchanged_values: true, previous: false };
+    let shown = entry::Shown { values: true, unchanged_values: true, previous: false };
     let found = store.history(name, key, before, limit).await?;
     let mut bytes = 0;
     let fitting = found.changes.iter().take_while(|change| {

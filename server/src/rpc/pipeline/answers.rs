@@ -5,10 +5,11 @@ use bytes::Bytes;
 use holdfast_proto::v1::{PipelineAnswer, pipeline_answer::Result as Outcome};
 use prost::encoding::message;
 
-use crate::rpc::{MESSAGE_BYTES, status::Failure};
+use crate::rpc::{MESSAGE_BYTES, entry_wire::EntryAnswer, status::Failure};
 
-/// The field `answers` of a `PipelineResponse`.
+/// The field `answers` of a `PipelineResponse`, and `id` of a `PipelineAnswer`.
 const ANSWERS: u32 = 1;
+const ID: u32 = 1;
 /// Room for the first few answers, in bytes.
 const FIRST_BYTES: usize = 4096;
 
@@ -35,6 +36,18 @@ impl Answers {
         let answer = PipelineAnswer { id, result: Some(result) };
         message::encode(ANSWERS, &answer, &mut self.encoded);
         self.ends.push(self.encoded.len());
+    }
+
+    /// Adds an answer that is about one entry, of the kind that has this field in a `PipelineAnswer`.
+    pub fn push_entry(&mut self, id: u64, kind: u32, answer: &EntryAnswer<'_>) {
+        answer.put(ANSWERS, (ID, id), kind, &mut self.encoded);
+        self.ends.push(self.encoded.len());
+    }
+
+    /// Makes room for so many answers that take about so many bytes.
+    pub fn reserve(&mut self, count: usize, bytes: usize) {
+        self.ends.reserve(count);
+        self.encoded.reserve(bytes);
     }
 
     /// Adds others behind these.

@@ -22,7 +22,8 @@ use futures::{
     future::join_all,
     stream::{self, FuturesUnordered},
 };
-use holdfast_proto::v1::{ErrorReason, PipelineCall, PipelineRequest};
+use holdfast_proto::v1::{ErrorReason, PipelineCall};
+use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -32,8 +33,9 @@ pub(super) use server::Pipelines;
 use super::{
     Limits, MESSAGE_BYTES, Services,
     dispatch::{self, Call, Checked},
+    entry, kv,
     path::Path,
-    read::{Lookup, Query, Read},
+    read::{self, Look, Lookup, Query, Read},
     status::Failure,
     validate::{self, Latest},
 };
@@ -54,11 +56,17 @@ const MAX_WAITING_READS: usize = 64;
 const MAX_READING: usize = 16;
 /// Most looks made in one read.
 const MAX_LOOKUPS: usize = 256;
+/// About what an answer about an entry without its value takes.
+const ENTRY_BYTES: usize = 96;
+
+/// The fields `get` and `set` of a `PipelineAnswer`.
+const GET: u32 = 3;
+const SET: u32 = 4;
 
 /// Answers the calls of a stream, message by message.
 fn answers(
     services: &Services,
-    calls: Streaming<PipelineRequest>,
+    calls: Streaming<Incoming>,
 ) -> impl Stream<Item = Result<Bytes, Status>> + Send + use<> {
     // A token of its own: it is polled at every step, and streams need not contend for one.
     let stopping = services.stopping.child_token();
@@ -66,6 +74,16 @@ fn answers(
     stream::unfold(pipeline, |mut pipeline| async {
         pipeline.next().await.map(|message| (message, pipeline))
     })
+}
+
+/// A `PipelineRequest` whose calls are still encoded, as the wire cannot tell messages from bytes: taken apart one by one
+/// they need not all be moved about in memory, where each is as large as the largest.
+#[derive(Clone, PartialEq, Message)]
+struct Incoming {
+    #[prost(string, tag = "1")]
+    namespace: String,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    calls: Vec<Bytes>,
 }
 
 /// One stream of calls.
@@ -121,7 +139,7 @@ struct Written {
     ordered: Vec<(NamespaceName, Reads)>,
 }
 
-impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
+impl<S: Stream<Item = Result<Incoming, Status>> + Unpin> Pipeline<S> {
     fn new(store: Arc<Store>, limits: Limits, stopping: CancellationToken, incoming: S) -> Self {
         Self {
             store,
@@ -252,9 +270,9 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
             && self.answers.bytes() < MESSAGE_BYTES
     }
 
-    async fn take(&mut self, message: Option<Result<PipelineRequest, Status>>) {
+    async fn take(&mut self, message: Option<Result<Incoming, Status>>) {
         let taken = match message {
-            Some(Ok(message)) => self.take_message(message).await.map_err(Status::from),
+            Some(Ok(message)) => self.take_message(message).await,
             Some(Err(error)) => Err(error),
             None => {
                 self.is_open = false;
@@ -272,21 +290,24 @@ impl<S: Stream<Item = Result<PipelineRequest, Status>> + Unpin> Pipeline<S> {
         self.error = Some(error);
     }
 
-    /// Takes in the calls of a message. A call that is no good is answered by its error, a message that is no good
-    /// ends the stream.
-    async fn take_message(&mut self, message: PipelineRequest) -> Result<(), Failure> {
+    /// Takes in the calls of a message. A call that is no good is answered by its error, what is no message ends the
+    /// stream.
+    async fn take_message(&mut self, message: Incoming) -> Result<(), Status> {
         let name = validate::namespace(&message.namespace)?;
         let count = message.calls.len();
         if !(1..=MAX_CALLS).contains(&count) {
             let problem =
                 format!("has {count}, 1 to {MAX_CALLS} are allowed; send several messages");
-            return Err(Failure::invalid(ErrorReason::InvalidBatch, Path::of("calls"), problem));
+            let calls = Path::of("calls");
+            return Err(Failure::invalid(ErrorReason::InvalidBatch, calls, problem).into());
         }
         tracing::debug!(namespace = name.as_str(), count, "pipeline");
         let mut now_ms = None;
         let mut unordered = Reads::default();
         let mut calls = message.calls.into_iter();
-        while let Some(PipelineCall { id, ordered, operation }) = calls.next() {
+        while let Some(call) = calls.next() {
+            let PipelineCall { id, ordered, operation } =
+                PipelineCall::decode(call).map_err(|error| Status::internal(error.to_string()))?;
             let read_bytes = match &operation {
                 Some(operation) if ordered => operation.encoded_len(),
                 _ => 0,
@@ -406,7 +427,12 @@ async fn write_part(store: &Arc<Store>, part: Part) -> (Answers, (NamespaceName,
     let mut answers = Answers::default();
     if !submissions.is_empty() {
         let outcomes = store.submit(&name, submissions).await;
+        answers.reserve(ids.len(), ids.len() * ENTRY_BYTES);
         for (id, outcome) in ids.into_iter().zip(outcomes) {
+            if let Some(set) = outcome.as_ref().ok().and_then(kv::set_answer) {
+                answers.push_entry(id, SET, &set);
+                continue;
+            }
             let answer = outcome.map_err(Failure::from).and_then(|it| dispatch::answer(&name, it));
             answers.push(id, answer);
         }
@@ -426,8 +452,16 @@ async fn look_up(store: &Store, name: &NamespaceName, lookups: Vec<(u64, Lookup)
     let mut answers = Answers::default();
     match store.read(name, &keys, None).await {
         Ok(snapshot) => {
+            let found = snapshot.entries.iter().flatten();
+            let bytes = found.map(|entry| entry::size(entry, true)).sum();
+            answers.reserve(asked.len(), bytes);
             for ((id, look), found) in asked.into_iter().zip(&snapshot.entries) {
-                answers.push(id, Ok(look.answer(found.as_ref(), &snapshot)));
+                match look {
+                    Look::Get => {
+                        answers.push_entry(id, GET, &read::get_answer(found.as_ref(), &snapshot));
+                    }
+                    look => answers.push(id, Ok(look.answer(found.as_ref(), &snapshot))),
+                }
             }
         }
         Err(error) => {

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{BufMut as _, Bytes};
 use futures::{Stream, future::BoxFuture};
-use holdfast_proto::v1::{PipelineRequest, pipeline_service_server::SERVICE_NAME};
+use holdfast_proto::v1::pipeline_service_server::SERVICE_NAME;
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -19,6 +19,7 @@ use tonic::{
     server::{Grpc, NamedService, StreamingService},
 };
 
+use super::Incoming;
 use crate::rpc::{
     Services,
     single::{self, AnswersBy},
@@ -57,12 +58,12 @@ impl Service<http::Request<Body>> for Pipelines {
     }
 }
 
-impl StreamingService<PipelineRequest> for Pipelines {
+impl StreamingService<Incoming> for Pipelines {
     type Response = Bytes;
     type ResponseStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
     type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
 
-    fn call(&mut self, request: Request<Streaming<PipelineRequest>>) -> Self::Future {
+    fn call(&mut self, request: Request<Streaming<Incoming>>) -> Self::Future {
         let answers = super::answers(&self.services, request.into_inner());
         ready(Ok(Response::new(Box::pin(answers))))
     }
