@@ -4,6 +4,7 @@
 
 pub mod codec;
 pub mod lines;
+pub mod one_task;
 
 /// Package `holdfast.v1`.
 pub mod v1 {

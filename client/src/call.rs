@@ -210,6 +210,6 @@ macro_rules! awaitable_with_header {
 }
 
 pub(crate) use {
-    awaitable, awaitable_in_place, awaitable_with_header, call_options, condition_options, expiry_options, turn_page,
-    write_options,
+    awaitable, awaitable_in_place, awaitable_with_header, call_options, condition_options,
+    expiry_options, turn_page, write_options,
 };

@@ -7,8 +7,8 @@ use holdfast_proto::v1;
 use crate::{
     Answer, Codec, Decode, Entry, Error, Event, Expiry, Header, Metadata, Revision, Ttl,
     call::{
-        Pending, awaitable_in_place, awaitable_with_header, call_options, condition_options, expiry_options,
-        write_options,
+        Pending, awaitable_in_place, awaitable_with_header, call_options, condition_options,
+        expiry_options, write_options,
     },
     wire::{self, Reader},
 };

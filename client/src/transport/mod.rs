@@ -1,7 +1,6 @@
 //! How requests reach a server. Nothing outside this module knows whether they share a stream or go alone.
 
 mod credentials;
-mod one_task;
 mod pipeline;
 mod rpc;
 mod servers;
@@ -20,7 +19,10 @@ use crate::{
 };
 use pipeline::{Pipelines, Unanswered};
 use servers::Servers;
-pub(crate) use {credentials::Credentials, one_task::OneTask, rpc::Rpc, servers::Endpoint, streams::Opened};
+pub(crate) use {
+    credentials::Credentials, holdfast_proto::one_task::OneTask, rpc::Rpc, servers::Endpoint,
+    streams::Opened,
+};
 
 /// Entries may be larger than the 4 MiB that gRPC libraries accept by default.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -117,7 +119,8 @@ impl Transport {
         match self.attempt_shared(request, deadline).await {
             Ok(response) => Ok(response),
             Err(failure) => {
-                let attempts = Attempts::new(request.effect(), self.max_attempts, started, deadline);
+                let attempts =
+                    Attempts::new(request.effect(), self.max_attempts, started, deadline);
                 Box::pin(self.call_again(request, deadline, attempts, failure)).await
             }
         }

@@ -1,33 +1,30 @@
 //! Puts the parts together, serves them, and stops in good order.
 
 mod auth;
-mod connection;
 mod health;
 mod logging;
 mod signal;
+mod transport;
 
-use std::{env, fs, future::Future, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{env, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
     extract::{Request, State},
     middleware,
 };
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use holdfast_proto::FILE_DESCRIPTOR_SET;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Identity, ServerTlsConfig, server::TcpIncoming},
-};
+use tonic::service::Routes;
 use tonic_reflection::server as reflection;
 use uuid::Uuid;
 
 pub use logging::start_logging;
 pub use signal::Signals;
 
-use self::{auth::Tokens, connection::Connection, health::Health};
+use self::{auth::Tokens, health::Health, transport::Transport};
 use crate::{
     backend::{Backend, registry::Registry},
     clock::{Clock, SystemClock},
@@ -39,26 +36,11 @@ use crate::{
     },
 };
 
-/// How much of a stream a client may send ahead; enough for a large request to come in one go.
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-
-/// The same for all streams of a connection together.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-
-/// The largest piece that a message comes in: as large as most messages of a pipeline.
-const FRAME_BYTES: u32 = 64 << 10;
-
-/// Streams of one connection at a time. Above it clients wait without a word, so it is far above what they need.
-const MAX_CONCURRENT_STREAMS: u32 = 100_000;
-
-/// A silent peer is asked after this time whether it is there, and has as long again to answer.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-
 /// A server that has its port and its backend.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    transport: tonic::transport::Server,
+    transport: Transport,
     routes: Routes,
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
@@ -88,9 +70,6 @@ pub enum StartError {
 /// Why a server ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Connections are no longer accepted.
-    #[error("serving failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
     /// Nothing would expire any more.
     #[error("the maintenance of the store failed: {0}")]
     Maintenance(String),
@@ -127,7 +106,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         let mut problems = Vec::new();
         let initial_settings = initial_settings(&config, &mut problems);
-        let transport = transport(&config, &mut problems);
+        let transport = Transport::new(&config, &mut problems);
         let backend = open(&config, registry, &clock, &mut problems).await;
         let (Some(transport), Some(backend), []) = (transport, backend, &problems[..]) else {
             return Err(StartError::Settings(Problems(problems)));
@@ -187,18 +166,20 @@ impl Server {
             health.end().await;
             stopping.cancel();
         };
-        let incoming = connections(self.listener, self.clock.clone());
-        let serving =
-            self.transport.clone().serve_with_incoming_shutdown(self.routes, incoming, begin_drain);
+        let serving = self.transport.serve(
+            self.listener,
+            self.routes,
+            self.clock.clone(),
+            self.stopping.clone(),
+        );
         let overdue = async {
             self.stopping.cancelled().await;
             self.clock.sleep(self.drain_timeout).await;
         };
-        let result = tokio::select! {
-            served = serving => served.map_err(ServeError::from),
+        tokio::select! {
+            _ = futures::future::join(begin_drain, serving) => {}
             () = overdue => {
                 tracing::warn!("some calls have not finished within the drain timeout and are cut off");
-                Ok(())
             }
             ended = &mut maintenance => {
                 let why = ended.err().map_or("it ended".into(), |error| error.to_string());
@@ -208,7 +189,7 @@ impl Server {
         stop.send_replace(true);
         maintenance.await.map_err(|error| ServeError::Maintenance(error.to_string()))?;
         tracing::info!("stopped");
-        result
+        Ok(())
     }
 }
 
@@ -255,36 +236,6 @@ fn initial_settings(config: &Config, problems: &mut Vec<Problem>) -> Settings {
         }
     }
     settings
-}
-
-fn transport(config: &Config, problems: &mut Vec<Problem>) -> Option<tonic::transport::Server> {
-    let transport = tonic::transport::Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES)
-        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE));
-    let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) else {
-        return Some(transport);
-    };
-    let mut pem = |setting, path: &Path| {
-        let error = |error| format!("{} cannot be read: {error}", path.display());
-        let pem = fs::read(path).map_err(error);
-        pem.map_err(|text| problems.push(config.problem(setting, text))).ok()
-    };
-    let (cert_pem, key_pem) = (pem("tls.cert", cert), pem("tls.key", key));
-    let tls = ServerTlsConfig::new().identity(Identity::from_pem(cert_pem?, key_pem?));
-    match transport.tls_config(tls) {
-        Ok(transport) => Some(transport),
-        Err(error) => {
-            let why = std::error::Error::source(&error).map(ToString::to_string);
-            let why = why.unwrap_or_else(|| error.to_string());
-            let text = format!("no PEM certificate and key in it and in {}: {why}", key.display());
-            problems.push(config.problem("tls.cert", text));
-            None
-        }
-    }
 }
 
 fn announce(config: &Config, address: SocketAddr, backend: &dyn Backend) {
@@ -344,23 +295,5 @@ fn routes(
 async fn end_input(State(stopping): State<CancellationToken>, request: Request) -> Request {
     request.map(|body| {
         Body::from_stream(body.into_data_stream().take_until(stopping.cancelled_owned()))
-    })
-}
-
-/// Accepts connections. A failure, such as too many open files, is waited out: it would come again at once.
-fn connections(
-    listener: TcpListener,
-    clock: Arc<dyn Clock>,
-) -> impl Stream<Item = io::Result<Connection>> {
-    const PAUSE: Duration = Duration::from_millis(100);
-    TcpIncoming::from(listener).with_nodelay(Some(true)).then(move |accepted| {
-        let clock = clock.clone();
-        async move {
-            if let Err(error) = &accepted {
-                tracing::warn!("a connection was not accepted: {error}");
-                clock.sleep(PAUSE).await;
-            }
-            accepted.map(Connection::new)
-        }
     })
 }

@@ -23,7 +23,7 @@ type Member = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs futures within one task, which is there as long as any of them is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct OneTask(Arc<Shared>);
+pub struct OneTask(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared(Mutex<State>);
@@ -63,7 +63,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for OneTask {
 
 impl OneTask {
     /// Runs a future beside the others. To be called within a runtime.
-    pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         let mut state = self.0.state();
         state.arrived.push(Box::pin(future));
         let had_task = std::mem::replace(&mut state.has_task, true);
