@@ -35,6 +35,10 @@ use args::{Cli, Command, Globals};
 use failure::{Failure, Report};
 use output::Output;
 
+/// The server's own: `bench` is to measure the server, and not how memory is found for its calls.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a command comes to when nothing goes wrong; the status of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
