@@ -10,10 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, future::Either, future::select};
-use tokio::{
-    task::yield_now,
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery};
 
 use super::{
@@ -23,11 +20,6 @@ use super::{
 };
 
 const PATH: &str = "/holdfast.v1.PipelineService/Pipeline";
-/// In how many parts the answers of a message are handed out, and how many answers a part has at least. Between them
-/// the callers go on: what the first ask next is on its way while the others have yet to learn of their answers, so that
-/// the server and its clients work at the same time.
-const PARTS: usize = 4;
-const LEAST_ANSWERS: usize = 16;
 
 /// A stream to come. When it is dropped, its calls are told so.
 pub(super) struct Driver {
@@ -65,11 +57,11 @@ pub(super) async fn drive(mut driver: Driver) {
 async fn take_answers(line: &Arc<Line>, stream: u64) -> Result<Infallible, End> {
     let mut answers = open(line, stream).await.map_err(End::Unopened)?;
     line.opened();
-    let mut after = Aftermath::default();
+    let (mut found, mut after) = (Vec::new(), Aftermath::default());
     loop {
         let message = answers.message().await.map_err(End::Broken)?;
         let ended = || End::Broken(Status::unavailable("the server has ended the stream"));
-        hand_out(line, &message.ok_or_else(ended)?, &mut after).await?;
+        hand_out(line, &message.ok_or_else(ended)?, &mut found, &mut after)?;
     }
 }
 
@@ -87,33 +79,25 @@ async fn open(line: &Arc<Line>, stream: u64) -> Result<Streaming<Bytes>, Status>
     Ok(accepted.into_inner())
 }
 
-async fn hand_out(line: &Line, message: &Bytes, after: &mut Aftermath) -> Result<(), End> {
-    let mut answers = wire::answers(message).peekable();
-    let mut part = Vec::new();
-    loop {
-        let (mut bytes, mut bad) = (0, None);
-        while part.len() < LEAST_ANSWERS || bytes < message.len() / PARTS {
-            match answers.next() {
-                Some(Ok((id, range))) => {
-                    bytes += range.len();
-                    part.push((CallId(id), Answer::new(message, range)));
-                }
-                Some(Err(error)) => {
-                    bad = Some(error);
-                    break;
-                }
-                None => break,
-            }
+/// Hands out the answers of a message. They are all found before the line is locked, for callers wait for it.
+fn hand_out(
+    line: &Line,
+    message: &Bytes,
+    found: &mut Vec<(CallId, Answer)>,
+    after: &mut Aftermath,
+) -> Result<(), End> {
+    let mut bad = None;
+    for answer in wire::answers(message) {
+        match answer {
+            Ok((id, range)) => found.push((CallId(id), Answer::new(message, range))),
+            Err(error) => bad = Some(error),
         }
-        line.answer(part.drain(..), after);
-        line.conclude(after);
-        if let Some(error) = bad {
-            return Err(End::Broken(Status::internal(format!("a bad message: {error}"))));
-        }
-        if answers.peek().is_none() {
-            return Ok(());
-        }
-        yield_now().await;
+    }
+    line.answer(found.drain(..), after);
+    line.conclude(after);
+    match bad {
+        None => Ok(()),
+        Some(error) => Err(End::Broken(Status::internal(format!("a bad message: {error}")))),
     }
 }
 
