@@ -20,15 +20,6 @@ use crate::backend::{
 /// Revisions stay below 2 to the power of this.
 const REVISION_BITS: u32 = 53;
 
-/// What a line of a journal says.
-#[derive(Debug)]
-pub enum JournalLine {
-    /// So many bytes of records that follow were written together; 0: up to the next such line.
-    Group(u64),
-    /// A commit.
-    Record(Record),
-}
-
 /// What a line of a snapshot says.
 #[derive(Debug)]
 pub enum SnapshotLine {
@@ -89,14 +80,7 @@ pub struct Decoder {
 
 impl Decoder {
     /// A line of a journal after the first.
-    pub fn journal(&mut self, line: &[u8]) -> Result<JournalLine, String> {
-        if line.starts_with(b"{\"group\"") {
-            #[derive(Deserialize)]
-            struct Line {
-                group: u64,
-            }
-            return Ok(JournalLine::Group(json::<Line>(line)?.group));
-        }
+    pub fn journal(&mut self, line: &[u8]) -> Result<Record, String> {
         let line: RecordLine<'_> = json(line)?;
         if line.r >> REVISION_BITS != 0 {
             return Err(format!("its revision {} is too large to be one", line.r));
@@ -119,7 +103,7 @@ impl Decoder {
             }
             _ => return Err("it is not one of w, clear, delete, stage and replace".into()),
         };
-        Ok(JournalLine::Record(Record {
+        Ok(Record {
             namespace: self.namespace(&line.ns),
             position: Position(line.p),
             before: Revision(line.r),
@@ -127,7 +111,7 @@ impl Decoder {
             lineage: line.lineage.map(lineage).transpose()?,
             compacted: line.compacted.map(Revision),
             action,
-        }))
+        })
     }
 
     /// A line of a snapshot after the first.

@@ -5,7 +5,7 @@
 use std::{
     any::Any,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Seek as _, Write as _},
+    io::{self, Read, Seek as _, SeekFrom, Write as _},
     path::Path,
 };
 
@@ -40,15 +40,18 @@ pub trait FileLayer: Send + Sync {
     fn lock(&self, path: &Path, text: &str) -> io::Result<Result<Box<dyn Any + Send>, String>>;
 }
 
-/// A file that is written at its end.
+/// A file that is written from one place on, at first its end.
 pub trait Output: Send {
-    /// Writes all bytes. After an error, some of them may have been written.
+    /// Writes all bytes, and goes on after them. After an error, some of them may have been written.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Goes to another place in the file.
+    fn go_to(&mut self, offset: u64) -> io::Result<()>;
 
     /// Makes durable what was written.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Cuts the file.
+    /// Cuts the file, and goes to its end.
     fn truncate(&mut self, length: u64) -> io::Result<()>;
 }
 
@@ -91,14 +94,13 @@ impl FileLayer for Disk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
-        // With `append`, what comes after a cut is written there, not where the file ended before.
-        let file = self.options().append(true).create(true).open(path)?;
-        file.set_len(0)?;
-        Ok(Box::new(file))
+        Ok(Box::new(self.options().write(true).create(true).truncate(true).open(path)?))
     }
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn Output>> {
-        Ok(Box::new(self.options().append(true).open(path)?))
+        let mut file = self.options().write(true).open(path)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Box::new(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -137,11 +139,16 @@ impl Output for File {
         self.write_all(bytes)
     }
 
+    fn go_to(&mut self, offset: u64) -> io::Result<()> {
+        self.seek(SeekFrom::Start(offset)).map(drop)
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.sync_data()
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.set_len(length)
+        self.set_len(length)?;
+        self.go_to(length)
     }
 }

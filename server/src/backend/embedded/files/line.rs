@@ -74,13 +74,6 @@ pub fn header(kind: &str, header: Header) -> Vec<u8> {
     out
 }
 
-/// The line before records that were written together and so may be torn together; 0 bytes: up to the next such line.
-pub fn group(out: &mut Vec<u8>, bytes: usize) {
-    let line = Line::new(out);
-    number(line.out, "group", bytes as u64);
-    line.end();
-}
-
 /// The line of a commit.
 pub fn record(record: &Record) -> Vec<u8> {
     let mut out = Vec::with_capacity(128 + expected_bytes(&record.action));

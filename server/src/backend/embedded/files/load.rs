@@ -1,28 +1,23 @@
 //! Reads back what is in the files: the newest sound snapshot, then the journals.
 //!
-//! A record that was being written when the process or the machine stopped was not acknowledged, and is cut off. It is
-//! told from damage by three things: it lies in what was written last, nothing that was kept later follows it, and it
-//! lacks its end or has zeros where nothing was written. Anything else is damage, and refused.
+//! A record that was being written when the process or the machine stopped was not acknowledged, and is cut off; how it is
+//! told from damage is said in `remains.rs`. It is the last thing written: no later journal has a record then. Anything else
+//! is damage, and refused.
 
-use std::{
-    io::{BufRead as _, BufReader, Read},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{
-    decode::{self, Decoder, JournalLine, SnapshotLine},
+    decode::{self, Decoder, SnapshotLine},
     layer::FileLayer,
-    line::{FORMAT, Header},
+    line::Header,
+    lines::Lines,
     names::{Kind, Name, PROBE},
+    remains::Remains,
 };
 use crate::backend::{
     Key, Revision,
     embedded::journal::{LoadError, NamespaceState, Record, Restore, Version},
 };
-
-const READ_BYTES: usize = 1 << 20;
-/// What a disk writes whole or not at all.
-const SECTOR_BYTES: u64 = 512;
 
 const JOURNAL_ADVICE: &str = "put back a copy of the directory; or give up what was committed from there on as \
     docs/operations.md says under Repair: a journal that is merely cut would give revisions out again";
@@ -92,8 +87,12 @@ pub fn check_lines(
     let path = directory.join(name.to_string());
     let mut lines = Lines::open(layer, path)?;
     let mut decoder = Decoder::default();
-    let kind = if name.kind == Kind::Journal { "journal" } else { "snapshot" };
-    while lines.next()? {
+    let is_journal = name.kind == Kind::Journal;
+    let kind = if is_journal { "journal" } else { "snapshot" };
+    let mut count = 0;
+    // A journal may have blank lines, where it was filled ahead; whether these are in place is seen when it is loaded.
+    while if is_journal { lines.next_with_content()? } else { lines.next()? } {
+        count += 1;
         let line = lines.content();
         let checked = lines.check().and_then(|()| match (lines.number, name.kind) {
             (1, _) => decode::header(line, kind).map(drop),
@@ -104,7 +103,7 @@ pub fn check_lines(
             problem(lines.number, why);
         }
     }
-    Ok(lines.number)
+    Ok(count)
 }
 
 /// All files of ours in a directory.
@@ -262,34 +261,33 @@ impl<'a> Files<'a> {
         let mut journal = Journal::default();
         lines.next()?;
         if let Err(why) = lines.check() {
-            if is_last && lines.is_torn()? {
-                return Ok(journal);
-            }
-            return Err(damaged(&lines.path, 1, why, JOURNAL_ADVICE));
+            return match lines.remains()? {
+                Remains::Damage(line, why) => Err(lines.damaged_at(line, why, JOURNAL_ADVICE)),
+                _ if is_last => Ok(journal),
+                _ => Err(lines.damaged_at(1, why, JOURNAL_ADVICE)),
+            };
         }
         journal.header = lines.header("journal", number, JOURNAL_ADVICE)?;
         let mut decoder = Decoder::default();
         while lines.next()? {
-            let damage =
-                |lines: &Lines, why| damaged(&lines.path, lines.number, why, JOURNAL_ADVICE);
-            if let Err(why) = lines.check() {
-                let (line, length) = (lines.number, lines.start);
-                if !lines.is_torn()? {
-                    return Err(damaged(&lines.path, line, why, JOURNAL_ADVICE));
-                }
-                let bytes = lines.end - length;
-                journal.length = length;
-                journal.torn = Some(Torn { number, line, length, bytes });
+            if lines.check().is_err() {
+                journal.length = lines.start;
+                journal.torn = match lines.remains()? {
+                    Remains::Nothing => None,
+                    Remains::Torn(bytes) => {
+                        let (line, length) = (lines.number, lines.start);
+                        Some(Torn { number, line, length, bytes })
+                    }
+                    Remains::Damage(line, why) => {
+                        return Err(lines.damaged_at(line, why, JOURNAL_ADVICE));
+                    }
+                };
                 return Ok(journal);
             }
-            match decoder.journal(lines.content()).map_err(|why| damage(&lines, why))? {
-                JournalLine::Group(0) => lines.group_end = u64::MAX,
-                JournalLine::Group(bytes) => lines.group_end = lines.end + bytes,
-                JournalLine::Record(record) => {
-                    journal.records += 1;
-                    restore.apply(record).map_err(|why| damage(&lines, why))?;
-                }
-            }
+            let record = decoder.journal(lines.content());
+            let applied = record.and_then(|record| restore.apply(record));
+            applied.map_err(|why| lines.damaged(why, JOURNAL_ADVICE))?;
+            journal.records += 1;
         }
         journal.length = lines.end;
         Ok(journal)
@@ -303,102 +301,6 @@ struct Journal {
     records: u64,
     length: u64,
     torn: Option<Torn>,
-}
-
-/// The lines of a file, one at a time.
-struct Lines {
-    path: PathBuf,
-    reader: BufReader<Box<dyn Read + Send>>,
-    line: Vec<u8>,
-    /// The number of the line, from 1.
-    number: u64,
-    /// Where it begins and ends.
-    start: u64,
-    end: u64,
-    /// Where ends what was written together.
-    group_end: u64,
-}
-
-impl Lines {
-    fn open(layer: &dyn FileLayer, path: PathBuf) -> Result<Self, LoadError> {
-        let file = layer.read(&path).map_err(|error| io_error(&path, error))?;
-        let reader = BufReader::with_capacity(READ_BYTES, file);
-        Ok(Self { path, reader, line: Vec::new(), number: 0, start: 0, end: 0, group_end: 0 })
-    }
-
-    /// Reads the next line; answers whether there is one.
-    fn next(&mut self) -> Result<bool, LoadError> {
-        self.line.clear();
-        let read = self.reader.read_until(b'\n', &mut self.line);
-        let bytes = read.map_err(|error| io_error(&self.path, error))?;
-        self.start = self.end;
-        self.end += bytes as u64;
-        self.number += u64::from(bytes > 0);
-        Ok(bytes > 0)
-    }
-
-    /// The line without its end.
-    fn content(&self) -> &[u8] {
-        self.line.strip_suffix(b"\n").unwrap_or(&self.line)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if self.line.ends_with(b"\n") {
-            decode::check(self.content())
-        } else {
-            Err("it is not whole".into())
-        }
-    }
-
-    /// Whether the line is one that was being written when writing ended. Reads the file to its end to find out.
-    fn is_torn(&mut self) -> Result<bool, LoadError> {
-        let start = self.start;
-        let looks_torn = self.lacks_its_end() || self.has_unwritten_sector();
-        let in_group = start < self.group_end;
-        let mut is_last = true;
-        let mut is_kept_later = false;
-        while self.next()? {
-            is_last = false;
-            let is_group = self.line.starts_with(b"{\"group\"");
-            is_kept_later |= is_group && self.check().is_ok();
-        }
-        let ends_with_group = in_group && self.end <= self.group_end && !is_kept_later;
-        Ok(looks_torn && (is_last || ends_with_group))
-    }
-
-    /// Whether the file ends within the line. If only the very last byte is another, it was changed later.
-    fn lacks_its_end(&self) -> bool {
-        let whole_but_last = self.line.split_last().map(|(_, rest)| rest);
-        !self.line.ends_with(b"\n")
-            && whole_but_last.is_none_or(|rest| decode::check(rest).is_err())
-    }
-
-    /// Whether a whole sector of the line, or what of it lies in one, is zeros: the file had grown, but the sector was not
-    /// written.
-    fn has_unwritten_sector(&self) -> bool {
-        let Some(zero) = self.line.iter().position(|byte| *byte == 0) else {
-            return false;
-        };
-        let begins_sector = zero == 0 || (self.start + zero as u64).is_multiple_of(SECTOR_BYTES);
-        let rest = &self.line[zero..];
-        let length = SECTOR_BYTES - (self.start + zero as u64) % SECTOR_BYTES;
-        let sector = &rest[..rest.len().min(length as usize)];
-        begins_sector && sector.iter().all(|byte| *byte == 0)
-    }
-
-    fn header(&self, kind: &str, number: u64, advice: &'static str) -> Result<Header, LoadError> {
-        let (format, header) = decode::header(self.content(), kind)
-            .map_err(|why| damaged(&self.path, 1, why, advice))?;
-        if format != FORMAT {
-            let place = self.path.display().to_string();
-            return Err(LoadError::Format { place, found: format, known: FORMAT });
-        }
-        if header.number != number {
-            let why = format!("it says that its number is {}", header.number);
-            return Err(damaged(&self.path, 1, why, advice));
-        }
-        Ok(header)
-    }
 }
 
 /// Takes a snapshot only to see whether it is sound.
@@ -428,7 +330,8 @@ impl Restore for Nowhere {
     }
 }
 
-fn damaged(path: &Path, line: u64, problem: String, advice: &str) -> LoadError {
+/// That a line of a file is damaged.
+pub fn damaged(path: &Path, line: u64, problem: String, advice: &str) -> LoadError {
     let place = format!("{}, line {line}", path.display());
     LoadError::Damaged { place, problem, advice: advice.into() }
 }

@@ -4,69 +4,70 @@
 //! to be applied. Beginning a snapshot begins the next journal; the snapshot replaces all with lower numbers once it
 //! is whole. The format is described in `docs/backends.md`.
 //!
-//! Invariant: a journal is written to only at its end, and what is after the last write that succeeded is cut off, or the
-//! file is abandoned, before anything else is written.
+//! Where commits are made durable before they are acknowledged, journals are filled ahead with blank lines, see `ahead.rs`,
+//! and commits are written over those. A journal that is used up is followed by the next, which then begins where a commit
+//! does. Where none is ready, a journal just grows: nothing waits for what is prepared, and nothing fails for it.
+//!
+//! Invariant: a journal is written to only after what was appended, and what is there after the last write that succeeded is
+//! cut off, or the file is abandoned, before anything else is written.
+//!
+//! Invariant: a journal is written to only once all that is in those before it is durable.
 
+mod ahead;
+mod current;
 mod decode;
 mod layer;
 mod line;
+mod lines;
 mod load;
 mod names;
 mod options;
+mod remains;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 mod verify;
 
-use std::{any::Any, io, path::PathBuf, process, sync::Arc};
+use std::{any::Any, io, mem, path::PathBuf, process, sync::Arc};
 
-pub use self::{
-    layer::{Disk, FileLayer, Output},
-    options::{Options, Sync},
-    verify::{Report, verify},
-};
 use self::{
+    ahead::{Ahead, Plan},
+    current::{Condition, Current},
     line::Header,
     load::{Found, io_error},
     names::{Kind, LOCK, Name, PROBE},
     snapshot::{Backups, Snapshot},
 };
+pub use self::{
+    layer::{Disk, FileLayer, Output},
+    options::{Options, Sync},
+    verify::{Report, verify},
+};
 use super::journal::{AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter};
 
 /// At least so much room is asked for after a disk was full.
 const PROBE_BYTES: usize = 64 << 10;
+/// What is longer is not worth to be filled ahead for: to write it takes longer than to make the file longer.
+const MAX_FILLED_FOR_BYTES: usize = 256 << 10;
+/// By how much a journal that is prepared is longer than what was appended to the one before.
+const GROWTH: u64 = 8;
+/// Nothing is prepared before so large a part was appended of what is at most.
+const FIRST_PART: u64 = 256;
 
 /// A directory with journals and snapshots, which this process owns.
 pub struct Files {
     layer: Arc<dyn FileLayer>,
     options: Options,
     current: Option<Current>,
+    /// The journal that is to follow it.
+    ahead: Option<Ahead>,
+    /// The next is prepared once the current journal is so long.
+    prepare_from: u64,
     /// How much was appended since the last snapshot was begun.
     grown_bytes: u64,
     /// All that is appended together.
     buffer: Vec<u8>,
     _lock: Box<dyn Any + Send>,
-}
-
-/// The journal that is written to.
-struct Current {
-    file: Box<dyn Output>,
-    number: u64,
-    /// How long it is, with all that was appended.
-    length: u64,
-    /// Whether something was appended that may not be durable.
-    unsynced: bool,
-    condition: Condition,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    /// It can be appended to.
-    Fit,
-    /// It could not take so many bytes, but is as it was before.
-    Full(usize),
-    /// Nobody knows what is in it.
-    Abandoned,
 }
 
 impl Files {
@@ -87,8 +88,16 @@ impl Files {
                 return Err(LoadError::InUse { place, owner });
             }
         };
-        let (buffer, grown_bytes) = (Vec::new(), 0);
-        Ok(Self { layer, options, current: None, grown_bytes, buffer, _lock: lock })
+        Ok(Self {
+            layer,
+            options,
+            current: None,
+            ahead: None,
+            prepare_from: 0,
+            grown_bytes: 0,
+            buffer: Vec::new(),
+            _lock: lock,
+        })
     }
 
     fn path(&self, kind: Kind, number: u64) -> PathBuf {
@@ -102,8 +111,94 @@ impl Files {
         file.write(&first)?;
         file.sync()?;
         self.layer.sync_directory(&self.options.directory)?;
-        let (number, length) = (header.number, first.len() as u64);
-        Ok(Current { file, number, length, unsynced: false, condition: Condition::Fit })
+        Ok(Current::new(file, header.number, first.len() as u64))
+    }
+
+    /// Goes on in another journal.
+    fn go_on_in(&mut self, next: Current) {
+        let first = self.options.fill_ahead_bytes / FIRST_PART;
+        self.prepare_from = next.half().max(first);
+        self.current = Some(next);
+    }
+
+    /// Prepares the next journal, if it is time for that.
+    fn prepare_ahead(&mut self) {
+        let most = self.options.fill_ahead_bytes;
+        let Some(current) = &self.current else { return };
+        if self.ahead.is_some() || most == 0 || current.length < self.prepare_from {
+            return;
+        }
+        let header = Header { number: current.number + 1, ..Header::default() };
+        let plan = Plan {
+            directory: self.options.directory.clone(),
+            path: self.path(Kind::Journal, header.number),
+            number: header.number,
+            first_line: line::header("journal", header),
+            bytes: (GROWTH * current.length).min(most),
+        };
+        match Ahead::begin(self.layer.clone(), plan) {
+            Ok(ahead) => self.ahead = Some(ahead),
+            Err(error) => self.not_prepared(&error),
+        }
+    }
+
+    /// Goes on in the journal that was prepared, if it was; one that is not ready is given up.
+    fn go_on_ahead(&mut self) {
+        match self.ahead.take().map(Ahead::end) {
+            None => {}
+            Some(Ok(prepared)) => self.go_on_in(Current::prepared(prepared)),
+            Some(Err(error)) => self.not_prepared(&error),
+        }
+    }
+
+    fn not_prepared(&mut self, error: &io::Error) {
+        tracing::info!(%error, "no journal could be prepared ahead; writes go on without, and take longer");
+        let length = self.current.as_ref().map_or(0, |current| current.length);
+        self.prepare_from = length + self.options.fill_ahead_bytes;
+    }
+
+    /// The lines of what is written at once: each that becomes durable together with the one before begins with a space.
+    fn lines<'a>(&self, records: &'a [Pending], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+        let mut goes_on = self.current.as_ref().is_some_and(|current| current.unsynced);
+        match records {
+            [Pending { encoded, .. }] if !goes_on => encoded,
+            _ => {
+                buffer.clear();
+                for Pending { encoded, .. } in records {
+                    if goes_on {
+                        buffer.push(b' ');
+                    }
+                    buffer.extend_from_slice(encoded);
+                    goes_on = true;
+                }
+                buffer
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
+        let has_room = self.fit()?.has_room(bytes.len());
+        if !has_room && self.ahead.as_ref().is_some_and(Ahead::is_done) {
+            self.go_on_ahead();
+        }
+        match self.fit()?.write(bytes) {
+            // What is being prepared may have the room that this needs.
+            Err(AppendError::NotKept(_)) if self.ahead.is_some() => {
+                if let Some(current) = &mut self.current {
+                    current.condition = Condition::Fit;
+                }
+                self.go_on_ahead();
+                self.fit()?.write(bytes)
+            }
+            written => written,
+        }
+    }
+
+    /// The journal, if it can be appended to.
+    fn fit(&mut self) -> Result<&mut Current, AppendError> {
+        let current = self.current.as_mut().filter(|it| it.condition == Condition::Fit);
+        current
+            .ok_or_else(|| AppendError::NotKept("the journal is abandoned after a failure".into()))
     }
 
     /// Does what is to be done before anything is written.
@@ -125,11 +220,12 @@ impl Files {
             None => self.create(Header { number: found.next, ..Header::default() }),
             Some((number, length)) => {
                 let mut file = self.layer.append(&self.path(Kind::Journal, number))?;
+                // It may have been filled ahead.
+                file.truncate(length)?;
                 // A process that was killed may have left what is not durable yet.
                 file.sync()?;
                 self.layer.sync_directory(&self.options.directory)?;
-                let condition = Condition::Fit;
-                Ok(Current { file, number, length, unsynced: false, condition })
+                Ok(Current::new(file, number, length))
             }
         }
     }
@@ -181,37 +277,22 @@ impl Journal for Files {
         let found = load::load(&*self.layer, directory, restore)?;
         let current = self.prepare(&found).map_err(|error| io_error(directory, error))?;
         self.grown_bytes = found.journal_bytes;
-        self.current = Some(current);
+        self.go_on_in(current);
         Ok(())
     }
 
     fn append(&mut self, records: &[Pending]) -> Result<(), AppendError> {
-        let always = self.options.sync == Sync::Always;
-        let current = self.current.as_mut().filter(|it| it.condition == Condition::Fit);
-        let current = current.ok_or_else(|| {
-            AppendError::NotKept("the journal is abandoned after a failure".into())
-        })?;
-        let bytes = match records {
-            [Pending { encoded, .. }] if always => encoded,
-            _ => {
-                self.buffer.clear();
-                if always {
-                    let bytes = records.iter().map(|record| record.encoded.len()).sum();
-                    line::group(&mut self.buffer, bytes);
-                } else if !current.unsynced {
-                    line::group(&mut self.buffer, 0);
-                }
-                for Pending { encoded, .. } in records {
-                    self.buffer.extend_from_slice(encoded);
-                }
-                &self.buffer
-            }
-        };
-        current.write(bytes)?;
-        if always {
-            current.sync()?;
-        }
+        let mut buffer = mem::take(&mut self.buffer);
+        let bytes = self.lines(records, &mut buffer);
+        self.write(bytes)?;
         self.grown_bytes += bytes.len() as u64;
+        if self.options.sync == Sync::Always {
+            self.fit()?.sync()?;
+            if bytes.len() <= MAX_FILLED_FOR_BYTES {
+                self.prepare_ahead();
+            }
+        }
+        self.buffer = buffer;
         Ok(())
     }
 
@@ -235,9 +316,15 @@ impl Journal for Files {
         self.grown_bytes = 0;
         self.sync().map_err(|error| error.to_string())?;
         let number = self.current.as_ref().map_or(1, |current| current.number + 1);
-        let failed = |error| format!("cannot begin journal {number}: {error}");
-        let next = self.create(Header { number, ..Header::default() }).map_err(failed)?;
-        self.current = Some(next);
+        let next = match self.ahead.take().map(Ahead::end) {
+            Some(Ok(prepared)) => Ok(Current::prepared(prepared)),
+            _ => self.create(Header { number, ..Header::default() }),
+        };
+        let next = next.map_err(|error| format!("cannot begin journal {number}: {error}"))?;
+        if let Some(current) = &mut self.current {
+            current.trim();
+        }
+        self.go_on_in(next);
         self.snapshot(number)
     }
 
@@ -255,8 +342,10 @@ impl Journal for Files {
             Some((Condition::Fit | Condition::Abandoned, number)) => {
                 let number = number + 1;
                 let header = Header { number, needs_snapshot: true, ..Header::default() };
+                // What was prepared is made anew: it does not say so.
+                drop(self.ahead.take().map(Ahead::end));
                 let next = self.create(header).map_err(|error| error.to_string())?;
-                self.current = Some(next);
+                self.go_on_in(next);
                 self.grown_bytes = 0;
                 self.snapshot(number).map(Some)
             }
@@ -265,44 +354,14 @@ impl Journal for Files {
     }
 }
 
-impl Current {
-    /// Writes at the end. What is written in part is cut off again.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
-        let Err(error) = self.file.write(bytes) else {
-            self.length += bytes.len() as u64;
-            self.unsynced = true;
-            return Ok(());
-        };
-        match self.cut() {
-            Ok(()) => {
-                self.condition = Condition::Full(bytes.len());
-                Err(AppendError::NotKept(format!("the journal cannot be written: {error}")))
-            }
-            Err(also) => {
-                self.condition = Condition::Abandoned;
-                Err(AppendError::Unknown(format!(
-                    "the journal cannot be written: {error}; nor what was written be cut off: {also}"
-                )))
-            }
+impl Drop for Files {
+    fn drop(&mut self) {
+        if let Some(Ok(prepared)) = self.ahead.take().map(Ahead::end) {
+            // What stays is of no harm.
+            let _ = self.layer.remove(&self.path(Kind::Journal, prepared.number));
         }
-    }
-
-    /// Cuts off what is after the last write that succeeded.
-    fn cut(&mut self) -> io::Result<()> {
-        self.file.truncate(self.length)?;
-        self.file.sync()?;
-        self.unsynced = false;
-        Ok(())
-    }
-
-    /// Makes it durable. After a failure nobody knows what of it is: the system may say the next time that all is well,
-    /// though what it could not write is lost. So the file is abandoned.
-    fn sync(&mut self) -> Result<(), AppendError> {
-        self.file.sync().map_err(|error| {
-            self.condition = Condition::Abandoned;
-            AppendError::Unknown(format!("the journal cannot be made durable: {error}"))
-        })?;
-        self.unsynced = false;
-        Ok(())
+        if let Some(current) = &mut self.current {
+            current.trim();
+        }
     }
 }

@@ -20,6 +20,8 @@ pub struct Options {
     pub directory: PathBuf,
     /// When commits are made durable.
     pub sync: Sync,
+    /// How long journals may be that are prepared ahead; 0: none is.
+    pub fill_ahead_bytes: u64,
     /// How many bytes of journal are written until the next snapshot is.
     pub snapshot_every_bytes: u64,
     /// How long after a snapshot the next one is written, if anything was committed.
@@ -38,6 +40,7 @@ impl Options {
         Self {
             directory: directory.into(),
             sync: Sync::Always,
+            fill_ahead_bytes: 16 << 20,
             snapshot_every_bytes: 256 << 20,
             snapshot_interval: Some(Duration::from_secs(3600)),
             backups: 0,
@@ -84,6 +87,11 @@ impl Options {
                     _ => return Err(needs(WHAT)),
                 }
             }
+            "fill_ahead" => {
+                let needs = || needs("0 or a number of bytes such as 16MiB, 64KiB to 1GiB");
+                let fits = |bytes: &u64| *bytes == 0 || (64 << 10..=1 << 30).contains(bytes);
+                self.fill_ahead_bytes = bytes(value).filter(fits).ok_or_else(needs)?;
+            }
             "snapshot_every" => {
                 let needs = || needs("a number of bytes such as 256MiB, at least 64KiB");
                 let bytes = bytes(value).filter(|bytes| *bytes >= 64 << 10);
@@ -111,8 +119,8 @@ impl Options {
             }
             _ => {
                 return Err(format!(
-                    "has no option `{name}`; known are sync, snapshot_every, snapshot_interval, backups, \
-                     backup_dir, permissions"
+                    "has no option `{name}`; known are sync, fill_ahead, snapshot_every, snapshot_interval, \
+                     backups, backup_dir, permissions"
                 ));
             }
         }

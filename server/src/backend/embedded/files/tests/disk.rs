@@ -29,9 +29,49 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     Nothing,
-    Half,
+    /// The first half.
+    Early,
+    /// The second half: a disk writes in any order.
+    Late,
     All,
 }
+
+impl Kept {
+    pub const EVERY: [Self; 4] = [Self::Nothing, Self::Early, Self::Late, Self::All];
+
+    /// What is there of a file, given what is durable of it and what was to become so.
+    fn of(self, durable: &[u8], written: &[u8]) -> Vec<u8> {
+        let Some((start, end)) = difference(durable, written) else {
+            return written.to_vec();
+        };
+        let half = start + (end - start) / 2;
+        let sector = half - half % SECTOR_BYTES;
+        match self {
+            Self::Nothing => durable.to_vec(),
+            // The file may end anywhere, but of what is there already a sector is written whole.
+            Self::Early if half >= durable.len() => written[..half.min(written.len())].to_vec(),
+            Self::Early if written.len() >= durable.len() => {
+                [&written[..sector], &durable[sector..]].concat()
+            }
+            Self::Late if written.len() >= durable.len() => {
+                let mut bytes = durable.to_vec();
+                bytes.resize(written.len(), 0);
+                bytes[sector..].copy_from_slice(&written[sector..]);
+                bytes
+            }
+            Self::Early | Self::Late | Self::All => written.to_vec(),
+        }
+    }
+}
+
+/// From where to where two contents differ.
+fn difference(one: &[u8], other: &[u8]) -> Option<(usize, usize)> {
+    let length = one.len().max(other.len());
+    let differ = |at: &usize| one.get(*at) != other.get(*at);
+    Some(((0..length).find(differ)?, (0..length).rfind(differ)? + 1))
+}
+
+const SECTOR_BYTES: usize = 512;
 
 #[derive(Default)]
 pub struct Disk {
@@ -48,6 +88,8 @@ struct State {
     fault: Option<(usize, Fault)>,
     /// Everything fails.
     failing: bool,
+    /// What all files may hold together.
+    capacity: Option<usize>,
     lock: Weak<()>,
     log: Vec<String>,
 }
@@ -56,14 +98,16 @@ struct State {
 struct Content {
     bytes: Vec<u8>,
     synced: Vec<u8>,
-    /// Bytes that a failed sync has lost: they are read, but never written.
-    lost: Vec<(usize, usize)>,
+    /// Where a failed sync has lost what was written, and what is there instead: it is read, but never written.
+    lost: Vec<(usize, Vec<u8>)>,
 }
 
 struct File {
     disk: Arc<Disk>,
     path: PathBuf,
     content: Arc<Mutex<Content>>,
+    /// Where it is written to next.
+    at: usize,
 }
 
 impl Disk {
@@ -76,6 +120,18 @@ impl Disk {
     /// Everything that changes something fails, or no longer.
     pub fn set_failing(&self, failing: bool) {
         self.state.lock().failing = failing;
+    }
+
+    /// So much fits on it.
+    pub fn set_capacity(&self, bytes: usize) {
+        self.state.lock().capacity = Some(bytes);
+    }
+
+    /// How much more fits on it.
+    fn room(&self) -> usize {
+        let state = self.state.lock();
+        let used: usize = state.names.values().map(|content| content.lock().bytes.len()).sum();
+        state.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(used))
     }
 
     /// Whether the fault has come.
@@ -94,16 +150,7 @@ impl Disk {
         let state = self.state.lock();
         let restored = |(path, content): (&PathBuf, &Arc<Mutex<Content>>)| {
             let content = content.lock();
-            let synced = content.synced.len();
-            let mut bytes = content.synced.clone();
-            if let Some(unsynced) = content.bytes.get(synced..) {
-                let kept = match kept {
-                    Kept::Nothing => 0,
-                    Kept::Half => unsynced.len() / 2,
-                    Kept::All => unsynced.len(),
-                };
-                bytes.extend(&content.bytes[synced..synced + kept]);
-            }
+            let bytes = kept.of(&content.synced, &content.bytes);
             let content = Content { bytes: bytes.clone(), synced: bytes, lost: Vec::new() };
             (path.clone(), Arc::new(Mutex::new(content)))
         };
@@ -188,7 +235,8 @@ impl Layer {
     fn output(&self, path: &Path) -> io::Result<Box<dyn Output>> {
         let content = self.0.state.lock().names.get(path).cloned();
         let content = content.ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(File { disk: self.0.clone(), path: path.to_owned(), content }))
+        let at = content.lock().bytes.len();
+        Ok(Box::new(File { disk: self.0.clone(), path: path.to_owned(), content, at }))
     }
 }
 
@@ -260,33 +308,54 @@ impl FileLayer for Layer {
 
 impl Output for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let done = self.disk.operation("write", &self.path);
-        let written = match done {
-            Ok(()) | Err(Fault::Lost) => bytes.len(),
-            Err(Fault::Short | Fault::Power) => bytes.len() / 2,
-            Err(Fault::Error) => 0,
+        let mut done = self.disk.operation("write", &self.path);
+        let room = self.disk.room();
+        let most = self.content.lock().bytes.len().saturating_add(room);
+        if self.at + bytes.len() > most {
+            done = done.and(Err(Fault::Short));
+        }
+        let content = &mut self.content.lock().bytes;
+        let half = (self.at + bytes.len() / 2).min(most);
+        let end = match done {
+            Ok(()) | Err(Fault::Lost) => self.at + bytes.len(),
+            Err(Fault::Short | Fault::Power) if half >= content.len() => half,
+            // Over what is there it is written by the page.
+            Err(Fault::Short | Fault::Power) => self.at.max(half - half % SECTOR_BYTES),
+            Err(Fault::Error) => self.at,
         };
-        self.content.lock().bytes.extend_from_slice(&bytes[..written]);
+        content.resize(content.len().max(end), 0);
+        content[self.at..end].copy_from_slice(&bytes[..end - self.at]);
+        self.at = end;
         done.map_err(|_| failure())
+    }
+
+    fn go_to(&mut self, offset: u64) -> io::Result<()> {
+        self.at = offset as usize;
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let done = self.disk.operation("sync", &self.path);
         let mut content = self.content.lock();
         let Content { bytes, synced, lost } = &mut *content;
-        let unsynced = (synced.len().min(bytes.len()), bytes.len());
         match done {
             Ok(()) => {
                 synced.clone_from(bytes);
-                for (start, end) in lost.iter() {
-                    let end = (*end).min(synced.len());
+                for (start, instead) in lost.iter() {
+                    let end = (start + instead.len()).min(synced.len());
                     if let Some(gone) = synced.get_mut(*start..end) {
-                        gone.fill(0);
+                        gone.copy_from_slice(&instead[..end - start]);
                     }
                 }
             }
             // What the system could not write it does not try again.
-            Err(Fault::Lost) => lost.push(unsynced),
+            Err(Fault::Lost) => {
+                if let Some((start, end)) = difference(synced, bytes) {
+                    let mut instead = synced.get(start..).unwrap_or_default().to_vec();
+                    instead.resize(end - start, 0);
+                    lost.push((start, instead));
+                }
+            }
             Err(_) => {}
         }
         done.map_err(|_| failure())
@@ -296,6 +365,7 @@ impl Output for File {
         let done = self.disk.operation("truncate", &self.path);
         if matches!(done, Ok(()) | Err(Fault::Lost)) {
             self.content.lock().bytes.truncate(length as usize);
+            self.at = length as usize;
         }
         done.map_err(|_| failure())
     }

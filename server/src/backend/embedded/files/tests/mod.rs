@@ -10,3 +10,4 @@ mod options;
 mod roundtrip;
 mod staging;
 mod state;
+mod torn;
