@@ -100,6 +100,57 @@ pub fn deadline_columns(deadline: &Deadline) -> (Option<i64>, Option<Readable<'_
     }
 }
 
+/// The checksum of a row: CRC-32 of the key, its last change, and what it holds since.
+pub fn checksum(key: &Key, stamp: GroupStamp, kind: &str, entry: Option<&Entry>) -> u32 {
+    let mut sum = Sum(crc32fast::Hasher::new());
+    sum.bytes(key.as_bytes());
+    sum.number(stamp.revision.0);
+    sum.number(stamp.time_ms.cast_unsigned());
+    sum.bytes(kind.as_bytes());
+    if let Some(entry) = entry {
+        sum.number(entry.version);
+        sum.number(entry.create_revision.0);
+        sum.number(entry.created_at_ms.cast_unsigned());
+        match &entry.deadline {
+            Deadline::Never => sum.number(0),
+            Deadline::At(at_ms) => {
+                sum.number(1);
+                sum.number(at_ms.cast_unsigned());
+            }
+            Deadline::Of(key) => {
+                sum.number(2);
+                sum.bytes(key.as_bytes());
+            }
+        }
+        sum.bytes(&entry.content_type);
+        sum.bytes(&entry.value);
+    }
+    sum.0.finalize()
+}
+
+/// A checksum in the making.
+struct Sum(crc32fast::Hasher);
+
+impl Sum {
+    fn number(&mut self, number: u64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.update(bytes);
+    }
+}
+
+/// Compares the checksum in a column with that of what was read.
+pub fn check(row: &Row<'_>, column: usize, computed: u32) -> Result<(), String> {
+    let stored = row.get::<_, i64>(column).map_err(|error| error.to_string())?;
+    match stored == i64::from(computed) {
+        true => Ok(()),
+        false => Err(format!("its checksum is {stored}, but should be {computed}")),
+    }
+}
+
 /// Reads an entry whose last change has this stamp from `version, create_revision, created_at_ms, expires_at_ms, ends_with,
 /// content_type, value`, which begin at column `first`. None where there is no version.
 pub fn entry(row: &Row<'_>, first: usize, stamp: GroupStamp) -> rusqlite::Result<Option<Entry>> {

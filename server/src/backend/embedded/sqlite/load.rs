@@ -8,12 +8,12 @@ use std::{collections::HashSet, path::Path};
 use rusqlite::{Connection, Row};
 
 use super::{
-    columns::{self, DROPPED, Number, lineage, revision},
+    columns::{self, DROPPED, Number, checksum, lineage, revision},
     database::{damaged, load_error},
     tables::{Known, Namespaces},
 };
 use crate::backend::{
-    ChangeKind, GroupStamp, Key, NamespaceName, Position,
+    ChangeKind, Entry, GroupStamp, Key, NamespaceName, Position,
     embedded::journal::{LoadError, NamespaceState, Place, Restore, Version, is_staged},
 };
 
@@ -104,20 +104,23 @@ fn load_changes(
     let mut there: HashSet<Key> = HashSet::new();
     let mut statement = connection.prepare(
         "SELECT id, revision, time_ms, key, kind, logged, \
-         version, create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value \
+         version, create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value, checksum \
          FROM changes WHERE namespace = ?1 ORDER BY revision, id",
     )?;
     let mut rows = statement.query([namespace.id])?;
     while let Some(row) = rows.next()? {
         let wrong = |problem| wrong("changes", row, problem);
         let (key, kind) = (columns::key(row, 3)?, row.get::<_, String>(4)?);
+        let stamp = GroupStamp { revision: revision(row, 1)?, time_ms: row.get(2)? };
+        let entry = columns::entry(row, 6, stamp)?;
+        columns::check(row, 13, checksum(&key, stamp, &kind, entry.as_ref())).map_err(wrong)?;
         if kind == DROPPED {
             if there.remove(&key) {
                 restore.drop_key(&key).map_err(wrong)?;
             }
             continue;
         }
-        let version = version(row, key, &kind, namespace)?;
+        let version = version(row, (key, stamp), &kind, entry, namespace)?;
         if version.kind == ChangeKind::Clear {
             there.retain(|key| key.is_internal() && !key.is_note());
         } else if dropped.contains(&version.key) {
@@ -128,11 +131,15 @@ fn load_changes(
     Ok(())
 }
 
-fn version(row: &Row<'_>, key: Key, kind: &str, namespace: &Known) -> Result<Version, Problem> {
-    let stamp = GroupStamp { revision: revision(row, 1)?, time_ms: row.get(2)? };
+fn version(
+    row: &Row<'_>,
+    (key, stamp): (Key, GroupStamp),
+    kind: &str,
+    entry: Option<Entry>,
+    namespace: &Known,
+) -> Result<Version, Problem> {
     let known = columns::kind(kind);
     let kind = known.ok_or_else(|| wrong("changes", row, format!("there is no kind `{kind}`")))?;
-    let entry = columns::entry(row, 6, stamp)?;
     if entry.is_some() != matches!(kind, ChangeKind::Set | ChangeKind::TtlChanged) {
         let problem = "an entry stands there after a removal, or none after a write";
         return Err(wrong("changes", row, problem.into()));
@@ -142,6 +149,33 @@ fn version(row: &Row<'_>, key: Key, kind: &str, namespace: &Known) -> Result<Ver
     let has_former = place == Place::Logged && stamp.revision > namespace.swept;
     let same_value = kind == ChangeKind::TtlChanged && has_former;
     Ok(Version { key, stamp, kind, entry, place, same_value })
+}
+
+/// Calls `problem` with each row whose checksum is wrong, by table and id.
+pub fn check_rows(
+    connection: &Connection,
+    mut problem: impl FnMut(&'static str, i64, String),
+) -> rusqlite::Result<()> {
+    for (table, revision_and_time) in
+        [("entries", "mod_revision, updated_at_ms"), ("changes", "revision, time_ms")]
+    {
+        let mut statement = connection.prepare(&format!(
+            "SELECT id, {revision_and_time}, key, kind, \
+             version, create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value, checksum \
+             FROM {table}"
+        ))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (key, kind) = (columns::key(row, 3)?, row.get::<_, String>(4)?);
+            let stamp = GroupStamp { revision: revision(row, 1)?, time_ms: row.get(2)? };
+            let entry = columns::entry(row, 5, stamp)?;
+            if let Err(why) = columns::check(row, 12, checksum(&key, stamp, &kind, entry.as_ref()))
+            {
+                problem(table, row.get(0)?, why);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The keys that were removed without an event.
@@ -163,17 +197,19 @@ fn load_entries(
 ) -> Result<(), Problem> {
     let mut statement = connection.prepare(
         "SELECT id, mod_revision, updated_at_ms, key, kind, \
-         version, create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value \
+         version, create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value, checksum \
          FROM entries WHERE namespace = ?1 AND NOT (logged AND mod_revision > ?2)",
     )?;
     let mut rows = statement.query((namespace.id, columns::signed(namespace.swept.0)))?;
     while let Some(row) = rows.next()? {
         let wrong = |problem| wrong("entries", row, problem);
         let stamp = GroupStamp { revision: revision(row, 1)?, time_ms: row.get(2)? };
-        let kind = columns::kind(&row.get::<_, String>(4)?);
-        let kind = kind.filter(|it| matches!(it, ChangeKind::Set | ChangeKind::TtlChanged));
+        let (key, kind) = (columns::key(row, 3)?, row.get::<_, String>(4)?);
+        let entry = columns::entry(row, 5, stamp)?;
+        columns::check(row, 12, checksum(&key, stamp, &kind, entry.as_ref())).map_err(wrong)?;
+        let kind = columns::kind(&kind)
+            .filter(|it| matches!(it, ChangeKind::Set | ChangeKind::TtlChanged));
         let kind = kind.ok_or_else(|| wrong("no entry is left by a change of its kind".into()))?;
-        let (key, entry) = (columns::key(row, 3)?, columns::entry(row, 5, stamp)?);
         let place = Place::Unlogged;
         let version = Version { key, stamp, kind, entry, place, same_value: false };
         restore.put(version).map_err(wrong)?;

@@ -48,6 +48,8 @@ CREATE TABLE entries (
     change INTEGER,
     content_type ANY NOT NULL,
     value ANY NOT NULL,
+    -- CRC-32 of what the row says of the key.
+    checksum INTEGER NOT NULL,
     UNIQUE (namespace, key)
 ) STRICT;
 
@@ -72,7 +74,9 @@ CREATE TABLE changes (
     expires_at_ms INTEGER,
     ends_with ANY,
     content_type ANY,
-    value ANY
+    value ANY,
+    -- CRC-32 of what the row says of the key; that of `entries` for the same entry.
+    checksum INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX changes_by_revision ON changes (namespace, revision);
 CREATE INDEX changes_of_internal_keys ON changes (namespace, key) WHERE space <> 0;

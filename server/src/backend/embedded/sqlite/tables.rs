@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{
-    columns::{DROPPED, Readable, deadline_columns, kind_name, revision, signed, space},
+    columns::{DROPPED, Readable, checksum, deadline_columns, kind_name, revision, signed, space},
     load,
 };
 use crate::backend::{
@@ -436,9 +436,9 @@ impl<'a> Tables<'a> {
         let id = self.change_id();
         self.execute(
             "INSERT INTO changes (id, namespace, revision, time_ms, key, space, kind, logged, previous, version, \
-             create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value) \
+             create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value, checksum) \
              SELECT ?1, namespace, mod_revision, updated_at_ms, key, space, kind, 0, change, version, \
-             create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value \
+             create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value, checksum \
              FROM entries WHERE id = ?2",
             params![id, held.id],
         )?;
@@ -459,8 +459,8 @@ impl<'a> Tables<'a> {
             entry.map_or((None, None), |entry| deadline_columns(&entry.deadline));
         self.execute(
             "INSERT INTO changes (id, namespace, revision, time_ms, key, space, kind, logged, previous, version, \
-             create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+             create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value, checksum) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
             params![
                 id,
                 namespace.id,
@@ -478,6 +478,7 @@ impl<'a> Tables<'a> {
                 ends_with,
                 entry.map(|entry| Readable(&entry.content_type)),
                 entry.map(|entry| Readable(&entry.value)),
+                checksum(key, stamp, kind, entry),
             ],
         )?;
         Ok(id)
@@ -496,13 +497,13 @@ impl<'a> Tables<'a> {
         let sql = match held {
             None => {
                 "INSERT INTO entries (namespace, key, space, version, create_revision, mod_revision, created_at_ms, \
-                 updated_at_ms, expires_at_ms, ends_with, kind, logged, change, content_type, value) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
+                 updated_at_ms, expires_at_ms, ends_with, kind, logged, change, content_type, value, checksum) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
             }
             Some(_) => {
                 "UPDATE entries SET version = ?4, create_revision = ?5, mod_revision = ?6, created_at_ms = ?7, \
                  updated_at_ms = ?8, expires_at_ms = ?9, ends_with = ?10, kind = ?11, logged = ?12, change = ?13, \
-                 content_type = ?14, value = ?15 WHERE id = ?16"
+                 content_type = ?14, value = ?15, checksum = ?16 WHERE id = ?17"
             }
         };
         let (expires_at_ms, ends_with) = deadline_columns(&entry.deadline);
@@ -510,6 +511,8 @@ impl<'a> Tables<'a> {
         let numbers = [entry.version, entry.create_revision.0, entry.mod_revision.0].map(signed);
         let (content_type, value) = (Readable(&entry.content_type), Readable(&entry.value));
         let kind = kind_name(kind);
+        let stamp = GroupStamp { revision: entry.mod_revision, time_ms: entry.updated_at_ms };
+        let checksum = checksum(key, stamp, kind, Some(entry));
         let mut arguments: Vec<&dyn rusqlite::ToSql> = vec![
             &namespace.id,
             &key_bytes,
@@ -526,6 +529,7 @@ impl<'a> Tables<'a> {
             &change,
             &content_type,
             &value,
+            &checksum,
         ];
         arguments.extend(held.map(|held| &held.id as &dyn rusqlite::ToSql));
         self.execute(sql, &arguments[..])?;

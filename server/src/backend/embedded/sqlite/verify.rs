@@ -4,7 +4,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{database, load::load};
+use super::{
+    database,
+    load::{self, load},
+};
 use crate::backend::{
     Finding,
     embedded::{journal::LoadError, load::Loaded},
@@ -169,5 +172,14 @@ fn check_rows(connection: &Connection, file: &Path, report: &mut Report) -> rusq
             report.findings.push(Finding { place, problem: problem.into(), harmless: false });
         }
     }
+    let mut told = 0;
+    let findings = &mut report.findings;
+    load::check_rows(&snapshot, |table, row, problem| {
+        told += 1;
+        if told <= MAX_FINDINGS {
+            let place = format!("{}, table {table}, row {row}", file.display());
+            findings.push(Finding { place, problem, harmless: false });
+        }
+    })?;
     snapshot.finish()
 }

@@ -48,3 +48,28 @@ async fn what_somebody_else_wrote_is_set_right() {
     assert_eq!(held(&engine, "key").await.as_deref(), Some("one"));
     sound(engine.directory.path());
 }
+
+#[tokio::test]
+async fn a_commit_that_fails_at_its_end_is_not_kept() {
+    let engine = fresh();
+    engine.commit("n", vec![vec![set("key", "one")]]).await.unwrap();
+    // What refers to nothing is found out by COMMIT alone.
+    let hindrance = "CREATE TABLE parents (id INTEGER PRIMARY KEY);
+        CREATE TABLE children (parent INTEGER REFERENCES parents DEFERRABLE INITIALLY DEFERRED);
+        CREATE TRIGGER hindrance AFTER INSERT ON changes BEGIN INSERT INTO children VALUES (1); END";
+    database(&engine).execute_batch(hindrance).unwrap();
+    for value in ["two", "three"] {
+        let refused = engine.commit("n", vec![vec![set("key", value)]]).await.unwrap_err();
+        let BackendError::Unavailable(why) = refused else { panic!("{refused}") };
+        assert!(why.contains("cannot commit: FOREIGN KEY constraint failed"), "{why}");
+        assert_eq!(held(&engine, "key").await.as_deref(), Some("one"));
+        engine.mended().await;
+    }
+    let removal = "DROP TRIGGER hindrance; DROP TABLE children; DROP TABLE parents";
+    database(&engine).execute_batch(removal).unwrap();
+    let committed = engine.commit("n", vec![vec![set("key", "four")]]).await.unwrap();
+    assert_eq!(committed.stamps[0].revision, committed.before.next());
+    let engine = engine.restart();
+    assert_eq!(held(&engine, "key").await.as_deref(), Some("four"));
+    sound(engine.directory.path());
+}

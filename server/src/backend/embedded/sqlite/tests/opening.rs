@@ -119,6 +119,12 @@ async fn damage_is_refused_and_named() {
         ("entries", "UPDATE entries SET logged = 0, mod_revision = 1 << 60"),
         ("changes", "UPDATE changes SET kind = 'eaten'"),
         ("changes", "UPDATE changes SET version = NULL"),
+        ("changes", "UPDATE changes SET value = 'walue'"),
+        ("changes", "UPDATE changes SET value = CAST('value' AS BLOB), time_ms = time_ms + 1"),
+        ("changes", "UPDATE changes SET key = 'kez'"),
+        ("changes", "UPDATE changes SET expires_at_ms = 1"),
+        ("changes", "UPDATE changes SET checksum = checksum + 1"),
+        ("entries", "UPDATE entries SET logged = 0, value = 'walue'"),
         ("namespaces", "UPDATE namespaces SET compacted = revision + 1"),
     ];
     for (table, damage) in damages {
