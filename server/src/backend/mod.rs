@@ -33,7 +33,7 @@ pub use entry::{
 pub use key::{Key, KeyRange, NamespaceName};
 pub use retain::{LogBounds, Retain};
 pub use staging::Staging;
-pub use verification::{Finding, Verification};
+pub use verification::{Finding, Repaired, Verification};
 
 /// Why a backend did not do what it was asked. The kinds differ in what the caller does next.
 #[derive(Debug, Clone, thiserror::Error)]

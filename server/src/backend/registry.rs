@@ -1,14 +1,14 @@
 //! Which URL schemes name which backend.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use futures::future::{BoxFuture, FutureExt as _};
 
 use super::{
-    Backend, Verification,
+    Backend, Repaired, Verification,
     embedded::{
         Capacity, Embedded, Intervals,
-        files::{self, Disk, Files, Options, Sync},
+        files::{self, Disk, FileLayer, Files, Options, Sync},
         sqlite::{self, Sqlite},
     },
     redis::Redis,
@@ -99,6 +99,19 @@ impl Registry {
             Some(verifier) => verifier(rest.to_owned()).await.map_err(url),
             None => Err(url("keeps nothing here that could be verified".into())),
         }
+    }
+
+    /// Saves what is sound before damage in what the backend that a URL names has stored, into another directory.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; also where that is not possible, and why.
+    pub async fn repair(&self, url: &str, into: &str) -> Result<Repaired, OpenError> {
+        let (scheme, rest) = self.parse(url)?;
+        let repaired = match scheme {
+            "files" => repair_files(rest, into.into()).await,
+            _ => Err("has no journal that could be cut where it is damaged".into()),
+        };
+        repaired.map_err(|problem| OpenError::Url { scheme: scheme.into(), problem })
     }
 
     /// Opens the backend that a URL names. Where it has much to load, that takes a while.
@@ -220,6 +233,16 @@ async fn verify_files(rest: String) -> Result<Verification, String> {
         report.map_err(|error| error.to_string())?;
     let seen = vec![("files", files), ("lines", lines), ("namespaces", namespaces), ("keys", keys)];
     Ok(Verification { seen, findings })
+}
+
+async fn repair_files(rest: &str, into: PathBuf) -> Result<Repaired, String> {
+    let options = Options::parse(rest)?;
+    let work = move || {
+        let layer: Arc<dyn FileLayer> = Arc::new(Disk { permissions: options.permissions });
+        files::repair(&layer, &options.directory, &into)
+    };
+    let repaired = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+    repaired.map_err(|error| error.to_string())
 }
 
 async fn verify_sqlite(rest: String) -> Result<Verification, String> {

@@ -22,6 +22,23 @@ pub struct Finding {
     pub harmless: bool,
 }
 
+/// What was saved of damaged state, and what was not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    /// Where the damage begins, and what it is.
+    pub damage: String,
+    /// How many namespaces were saved, deleted ones included.
+    pub namespaces: u64,
+    /// How many keys of users these hold.
+    pub keys: u64,
+    /// How many lines are given up that are not sound.
+    pub unsound_lines: u64,
+    /// How many commits are given up that are sound by themselves, but come after the damage.
+    pub lost_commits: u64,
+    /// When the last of these was committed.
+    pub last_lost_ms: Option<i64>,
+}
+
 impl Verification {
     /// How many findings keep the server from starting.
     pub fn harmful(&self) -> usize {

@@ -34,14 +34,20 @@ pub enum Offline {
     Verify,
     /// Forget all history.
     Compact,
+    /// Save what is sound before damage.
+    Repair {
+        /// The directory to save it in.
+        into: String,
+    },
 }
 
 const FILE: &str = "file";
 const NAMESPACE: &str = "namespace";
 const REPLACE: &str = "replace";
+const INTO: &str = "into";
 
 /// The commands beside serving.
-pub(super) fn commands() -> [Command; 4] {
+pub(super) fn commands() -> [Command; 5] {
     let export = Command::new("export")
         .about("Writes namespaces to a file of JSON lines, the same as `holdfast export`")
         .arg(Arg::new(FILE).default_value("-").help("The file; `-`: the standard output"))
@@ -65,7 +71,10 @@ pub(super) fn commands() -> [Command; 4] {
         .about("Checks every checksum and invariant of stored state, and changes nothing");
     let compact = Command::new("compact")
         .about("Forgets all history, and writes what is left anew, as small as it gets");
-    [export, import, verify, compact]
+    let repair = Command::new("repair")
+        .about("Saves what `files:` has before damage in a journal in another directory, and changes nothing else")
+        .arg(Arg::new(INTO).required(true).help("The directory; empty, or not there yet"));
+    [export, import, verify, compact, repair]
 }
 
 /// What a command line asks for beside serving.
@@ -79,6 +88,9 @@ pub(super) fn offline(flags: &ArgMatches) -> Option<Offline> {
         }
         "import" => Offline::Import { file: file(), replace: flags.get_flag(REPLACE) },
         "verify" => Offline::Verify,
+        "repair" => {
+            Offline::Repair { into: flags.get_one::<String>(INTO).cloned().unwrap_or_default() }
+        }
         _ => Offline::Compact,
     })
 }

@@ -3,13 +3,18 @@
 mod export;
 mod import;
 
-use std::{fmt, io, io::Write as _, sync::Arc};
+use std::{
+    fmt, io,
+    io::Write as _,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use tonic::Status;
 
 use crate::{
     backend::{
-        BackendError, NamespaceName,
+        BackendError, NamespaceName, Repaired,
         registry::{OpenError, Registry},
     },
     clock::SystemClock,
@@ -72,6 +77,7 @@ pub async fn run(work: Offline, config: Config) -> Result<(), OfflineError> {
         }
         Offline::Verify => verify(&config).await,
         Offline::Compact => compact(open(&config).await?).await,
+        Offline::Repair { into } => repair(&config, &into).await,
     }
 }
 
@@ -94,6 +100,27 @@ async fn verify(config: &Config) -> Result<(), OfflineError> {
         0 => say(&"sound"),
         count => Err(OfflineError::Damaged(count)),
     }
+}
+
+/// Saves what is sound before damage, and tells what is not saved.
+async fn repair(config: &Config, into: &str) -> Result<(), OfflineError> {
+    let repaired = Registry::default().repair(&config.backend, into).await?;
+    say(&repaired.damage)?;
+    let Repaired { unsound_lines, lost_commits, last_lost_ms, .. } = repaired;
+    let last = last_lost_ms.and_then(|at_ms| u64::try_from(at_ms).ok()).map_or_else(
+        String::new,
+        |at_ms| {
+            let at = UNIX_EPOCH + Duration::from_millis(at_ms);
+            format!(", the last of {}", humantime::format_rfc3339_millis(at))
+        },
+    );
+    say(&format!(
+        "given up: {unsound_lines} lines that are not sound, and {lost_commits} sound commits after them{last}"
+    ))?;
+    let Repaired { namespaces, keys, .. } = repaired;
+    say(&format!(
+        "saved in {into}: {namespaces} namespaces, {keys} keys, which begin other histories; `holdfastd --backend files:{into}`"
+    ))
 }
 
 /// Forgets all history, and has what is left written anew.

@@ -30,7 +30,7 @@ async fn locks_requests_and_expiries_survive_kills() {
     let directory = tempfile::tempdir().unwrap();
     // Small enough that snapshots are made, and killed in the middle, all the time.
     let data = directory.path().join("data");
-    survive_kills(&format!("files:{}?snapshot_every=64KiB", data.display())).await;
+    survive_kills(&format!("files:{}?snapshot_every=64KiB&fill_ahead=64KiB", data.display())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

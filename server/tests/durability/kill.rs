@@ -28,8 +28,11 @@ type Acknowledged = BTreeMap<(usize, String), u64>;
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_kills() {
     let directory = tempfile::tempdir().unwrap();
-    // Small enough that snapshots are made, and killed in the middle, all the time.
-    let url = format!("files:{}?snapshot_every=64KiB", directory.path().join("data").display());
+    // Small enough that snapshots are made and journals filled ahead, and killed in the middle, all the time.
+    let url = format!(
+        "files:{}?snapshot_every=64KiB&fill_ahead=64KiB",
+        directory.path().join("data").display()
+    );
     survives_kills(&url).await;
 }
 

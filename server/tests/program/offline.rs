@@ -148,6 +148,28 @@ async fn damage_is_found_and_told() {
 }
 
 #[tokio::test]
+async fn what_is_before_damage_is_repaired() {
+    let (directory, url) = stored().await;
+    let saved = directory.path().join("saved").display().to_string();
+    let repair = ["repair", &saved, "--backend", &url];
+    let refusal = holdfastd(&repair).refused(1).await;
+    assert!(refusal.contains("is sound: there is nothing to repair"), "{refusal}");
+    let journal = journal(&directory);
+    let text = fs::read_to_string(&journal).unwrap();
+    fs::write(&journal, text.replacen("\"text\":\"2\"", "\"text\":\"7\"", 1)).unwrap();
+    let told = holdfastd(&repair).prints().await;
+    for part in ["line 3 is damaged: its checksum", "1 line", "0 sound commits", "1 keys"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let saved = format!("files:{saved}");
+    assert_eq!(entries(&export(&saved).await).len(), 1);
+    let refusal = holdfastd(&repair).refused(1).await;
+    assert!(refusal.contains("is not empty"), "{refusal}");
+    let refusal = holdfastd(&["repair", "other", "--backend", "memory:"]).refused(1).await;
+    assert!(refusal.contains("has no journal that could be cut"), "{refusal}");
+}
+
+#[tokio::test]
 async fn what_is_nowhere_kept_cannot_be_verified() {
     let error = holdfastd(&["verify", "--backend", "memory:"]).refused(1).await;
     assert!(error.contains("keeps nothing here that could be verified"), "{error}");

@@ -15,11 +15,7 @@ pub mod sqlite;
 mod staging;
 mod writer;
 
-use std::{
-    ops::Bound,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{ops::Bound, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -30,7 +26,7 @@ use self::{
     cells::{Cell, Cells},
     image::Image,
     journal::{Journal, LoadError},
-    snapshot::write_snapshot,
+    snapshot::{Beside, write_snapshot},
     writer::Writer,
 };
 use super::{
@@ -112,8 +108,7 @@ impl Embedded {
         if copy {
             // What began anew must not begin anew once more after the next start.
             let snapshot = journal.begin_snapshot();
-            let written =
-                snapshot.and_then(|it| write_snapshot(&cells, it, &AtomicBool::new(false)));
+            let written = snapshot.and_then(|it| write_snapshot(&cells, it, &Beside::default()));
             written.map_err(LoadError::NotRestored)?;
         }
         let writable = watch::Sender::new(true);

@@ -8,7 +8,6 @@ use std::{
     mem,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, Sender},
     },
     thread::{self, JoinHandle},
@@ -26,7 +25,7 @@ use super::{
     cells::{Cell, Cells},
     commit::{apply, refuse},
     journal::{AppendError, Encoder, Journal, Pending, Record, SnapshotWriter},
-    snapshot::write_snapshot,
+    snapshot::{Beside, write_snapshot},
 };
 use crate::{
     backend::{BackendError, Committed},
@@ -101,10 +100,10 @@ impl Writer {
             queue: queue.clone(),
             writable,
             state: State::Fit,
-            hindrance: None,
+            attempts: 0,
             snapshot: None,
             askers: Vec::new(),
-            stop: Arc::default(),
+            beside: Arc::default(),
         };
         let thread = thread::Builder::new().name("journal".into());
         let thread = thread
@@ -194,14 +193,14 @@ struct Worker {
     queue: Sender<Message>,
     writable: watch::Sender<bool>,
     state: State,
-    /// What keeps it from being mended, as told last: the same is not told at every try.
-    hindrance: Option<String>,
+    /// How often it was tried in vain to mend it.
+    attempts: u32,
     /// The thread that writes a snapshot.
     snapshot: Option<JoinHandle<()>>,
     /// Who waits for it to end.
     askers: Vec<Asker>,
-    /// Tells it to give up.
-    stop: Arc<AtomicBool>,
+    /// What it and this thread know of each other.
+    beside: Arc<Beside>,
 }
 
 impl Worker {
@@ -233,7 +232,7 @@ impl Worker {
                 self.begin_snapshot();
             }
         }
-        self.stop.store(true, Ordering::Relaxed);
+        self.beside.stop();
         if let Some(snapshot) = self.snapshot.take() {
             let _ = snapshot.join();
         }
@@ -263,6 +262,7 @@ impl Worker {
             return;
         }
         let Group { pending, jobs, .. } = mem::take(group);
+        self.beside.note_commit();
         let result = match &self.state {
             State::Fit => self.journal.append(&pending),
             State::Unfit(why) | State::Mending(why) => Err(AppendError::NotKept(why.clone())),
@@ -323,7 +323,7 @@ impl Worker {
         };
         if self.snapshot.is_some() {
             // It is of the journal as it was before the failure.
-            self.stop.store(true, Ordering::Relaxed);
+            self.beside.stop();
             return self.mend_later();
         }
         match self.journal.mend() {
@@ -333,23 +333,32 @@ impl Worker {
                 self.spawn_snapshot(writer);
             }
             Err(error) => {
-                self.tell_hindrance(error);
+                self.tell_hindrance(&error);
                 self.mend_later();
             }
         }
     }
 
-    fn tell_hindrance(&mut self, error: String) {
-        if self.hindrance.as_ref() != Some(&error) {
-            tracing::warn!(error, "the journal cannot be mended yet; it is tried every second");
-            self.hindrance = Some(error);
+    /// Told at growing intervals: it may last for days.
+    fn tell_hindrance(&mut self, error: &str) {
+        self.attempts += 1;
+        if self.attempts.is_power_of_two() {
+            let attempts = self.attempts;
+            tracing::warn!(
+                error,
+                attempts,
+                "the journal cannot be mended yet; it is tried every second"
+            );
         }
     }
 
     fn mended(&mut self) {
-        tracing::info!("the journal is mended: commits are accepted again");
+        tracing::info!(
+            attempts = self.attempts,
+            "the journal is mended: commits are accepted again"
+        );
         self.state = State::Fit;
-        self.hindrance = None;
+        self.attempts = 0;
         self.writable.send_replace(true);
     }
 
@@ -382,10 +391,10 @@ impl Worker {
     }
 
     fn spawn_snapshot(&mut self, writer: Box<dyn SnapshotWriter>) {
-        self.stop = Arc::default();
-        let (cells, stop, queue) = (self.cells.clone(), self.stop.clone(), self.queue.clone());
+        self.beside = Arc::default();
+        let (cells, beside, queue) = (self.cells.clone(), self.beside.clone(), self.queue.clone());
         let write = move || {
-            let result = write_snapshot(&cells, writer, &stop);
+            let result = write_snapshot(&cells, writer, &beside);
             // The engine may have ended meanwhile.
             let _ = queue.send(Message::SnapshotEnded(result));
         };
@@ -405,7 +414,7 @@ impl Worker {
             (State::Mending(_), Ok(())) => self.mended(),
             (State::Mending(why), Err(error)) => {
                 self.state = State::Unfit(why.clone());
-                self.tell_hindrance(error);
+                self.tell_hindrance(&error);
                 self.mend_later();
             }
             (_, Ok(())) => {}

@@ -352,7 +352,14 @@ fn bytes(out: &mut Vec<u8>, [as_text, as_base64]: [&str; 2], value: &[u8]) {
 
 fn text(out: &mut Vec<u8>, member: &str, value: &str) {
     name(out, member);
-    json(out, value);
+    // Most text is as it is, and seen to be so many bytes at a time: the whole of it is looked at, without a way out.
+    let is_escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    if value.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
+        return json(out, value);
+    }
+    out.push(b'"');
+    out.extend_from_slice(value.as_bytes());
+    out.push(b'"');
 }
 
 fn number(out: &mut Vec<u8>, member: &str, value: u64) {

@@ -19,8 +19,8 @@ use crate::backend::{
     embedded::journal::{LoadError, NamespaceState, Record, Restore, Version},
 };
 
-const JOURNAL_ADVICE: &str = "put back a copy of the directory; or give up what was committed from there on as \
-    docs/operations.md says under Repair: a journal that is merely cut would give revisions out again";
+const JOURNAL_ADVICE: &str = "put back a copy of the directory; or give up what was committed from there on by \
+    `holdfastd repair`: a journal that is merely cut would give revisions out again";
 const SNAPSHOT_ADVICE: &str =
     "put back a copy of the directory, or begin an empty one with a copy from `backup_dir`";
 const MISSING_ADVICE: &str = "put back a copy of the whole directory";
@@ -74,6 +74,63 @@ pub fn load(
     found.stale = files.names.iter().filter(is_stale).map(ToString::to_string).collect();
     found.stale.extend(files.probe.then(|| PROBE.to_owned()));
     Ok(found)
+}
+
+/// Reads the files of a directory up to damage in a journal; answers the number of the first journal, and what and where the
+/// damage is.
+pub fn load_sound(
+    layer: &dyn FileLayer,
+    directory: &Path,
+    restore: &mut dyn Restore,
+) -> Result<(u64, Option<String>), LoadError> {
+    let files = Files::find(layer, directory)?;
+    let snapshot = files.choose_snapshot()?;
+    if let Some(number) = snapshot {
+        files.snapshot(number, restore)?;
+    }
+    let first = snapshot.unwrap_or(1);
+    match files.journals(first, restore) {
+        Ok(_) => Ok((first, None)),
+        Err(LoadError::Damaged { place, problem, .. }) => {
+            Ok((first, Some(format!("{place} is damaged: {problem}"))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What journals have, line by line.
+#[derive(Debug, Default)]
+pub struct Surveyed {
+    /// How many commits are sound by themselves.
+    pub commits: u64,
+    /// When the last of them was made.
+    pub last_ms: Option<i64>,
+    /// How many lines are not sound.
+    pub unsound_lines: u64,
+}
+
+/// Looks at each line of the journals from a number on by itself.
+pub fn survey(layer: &dyn FileLayer, directory: &Path, first: u64) -> Result<Surveyed, LoadError> {
+    let files = Files::find(layer, directory)?;
+    let mut surveyed = Surveyed::default();
+    for number in files.numbers(Kind::Journal).filter(|number| *number >= first) {
+        let mut lines = Lines::open(layer, files.path(Kind::Journal, number))?;
+        let mut decoder = Decoder::default();
+        while lines.next_with_content()? {
+            let checked = lines.check();
+            if checked.is_ok() && decode::header(lines.content(), "journal").is_ok() {
+                continue;
+            }
+            match checked.and_then(|()| decoder.journal(lines.content())) {
+                Ok(record) => {
+                    surveyed.commits += 1;
+                    surveyed.last_ms = surveyed.last_ms.max(Some(record.time_ms));
+                }
+                Err(_) => surveyed.unsound_lines += 1,
+            }
+        }
+    }
+    Ok(surveyed)
 }
 
 /// Checks each line of a file by itself; answers how many there are, and calls `problem` with the number of each
@@ -220,22 +277,22 @@ impl<'a> Files<'a> {
                 return Err(damaged(&path, 1, problem, MISSING_ADVICE));
             }
             let is_last = numbers.last() == Some(&number);
-            let journal = self.journal(number, is_last, restore)?;
-            if journal.records > 0 {
-                let cut_before = found.torn.first();
-                let needs = journal.header.needs_snapshot && !(has_snapshot && number == base);
-                if let Some(torn) = cut_before {
+            let torn = found.torn.first();
+            let may_have_records = |header: &Header| {
+                if let Some(torn) = torn {
                     let path = self.path(Kind::Journal, torn.number);
                     let problem =
                         "it is not whole, and others follow in a later journal".to_owned();
                     return Err(damaged(&path, torn.line, problem, JOURNAL_ADVICE));
                 }
-                if needs {
+                if header.needs_snapshot && !(has_snapshot && number == base) {
                     let problem = "it goes on from a snapshot that is missing".to_owned();
                     let path = self.path(Kind::Journal, number);
                     return Err(damaged(&path, 1, problem, MISSING_ADVICE));
                 }
-            }
+                Ok(())
+            };
+            let journal = self.journal(number, is_last, &may_have_records, restore)?;
             // One that is to be made anew has no record.
             let goes_on = journal.length > 0 && !journal.header.needs_snapshot;
             let goes_on = goes_on || journal.records > 0;
@@ -255,6 +312,7 @@ impl<'a> Files<'a> {
         &self,
         number: u64,
         is_last: bool,
+        may_have_records: &dyn Fn(&Header) -> Result<(), LoadError>,
         restore: &mut dyn Restore,
     ) -> Result<Journal, LoadError> {
         let mut lines = Lines::open(self.layer, self.path(Kind::Journal, number))?;
@@ -283,6 +341,9 @@ impl<'a> Files<'a> {
                     }
                 };
                 return Ok(journal);
+            }
+            if journal.records == 0 {
+                may_have_records(&journal.header)?;
             }
             let record = decoder.journal(lines.content());
             let applied = record.and_then(|record| restore.apply(record));

@@ -23,12 +23,19 @@ mod load;
 mod names;
 mod options;
 mod remains;
+mod repair;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 mod verify;
 
-use std::{any::Any, io, mem, path::PathBuf, process, sync::Arc};
+use std::{
+    any::Any,
+    io, mem,
+    path::{Path, PathBuf},
+    process,
+    sync::Arc,
+};
 
 use self::{
     ahead::{Ahead, Plan},
@@ -41,6 +48,7 @@ use self::{
 pub use self::{
     layer::{Disk, FileLayer, Output},
     options::{Options, Sync},
+    repair::{RepairError, repair},
     verify::{Report, verify},
 };
 use super::journal::{AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter};
@@ -78,16 +86,7 @@ impl Files {
     pub fn open(layer: Arc<dyn FileLayer>, options: Options) -> Result<Self, LoadError> {
         let directory = &options.directory;
         layer.make_directory(directory).map_err(|error| io_error(directory, error))?;
-        let path = directory.join(LOCK);
-        let owner = format!("{}\n", process::id());
-        let lock = match layer.lock(&path, &owner).map_err(|error| io_error(&path, error))? {
-            Ok(lock) => lock,
-            Err(owner) => {
-                let place = directory.display().to_string();
-                let owner = format!("the process {}", owner.trim());
-                return Err(LoadError::InUse { place, owner });
-            }
-        };
+        let lock = lock(&*layer, directory)?;
         Ok(Self {
             layer,
             options,
@@ -237,7 +236,8 @@ impl Files {
 
     fn snapshot(&self, number: u64) -> Result<Box<dyn SnapshotWriter>, String> {
         let directory = &self.options.directory;
-        let snapshot = Snapshot::create(self.layer.clone(), directory, self.backups(), number);
+        let header = Header { number, ..Header::default() };
+        let snapshot = Snapshot::create(self.layer.clone(), directory, self.backups(), header);
         let failed = |error| format!("cannot begin snapshot {number}: {error}");
         Ok(Box::new(snapshot.map_err(failed)?))
     }
@@ -251,6 +251,16 @@ impl Files {
         self.layer.remove(&path)?;
         written
     }
+}
+
+/// Takes a directory, as long as the answer lives.
+fn lock(layer: &dyn FileLayer, directory: &Path) -> Result<Box<dyn Any + Send>, LoadError> {
+    let path = directory.join(LOCK);
+    let locked = layer.lock(&path, &format!("{}\n", process::id()));
+    locked.map_err(|error| io_error(&path, error))?.map_err(|owner| LoadError::InUse {
+        place: directory.display().to_string(),
+        owner: format!("the process {}", owner.trim()),
+    })
 }
 
 impl Journal for Files {

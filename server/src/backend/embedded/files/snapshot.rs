@@ -16,10 +16,8 @@ use crate::backend::{
     embedded::journal::{NamespaceState, Place, SnapshotWriter},
 };
 
-/// About how much is written at once.
-const CHUNK_BYTES: usize = 1 << 20;
-/// About how much is made durable at once: the journal's own syncs wait for what the disk is busy with.
-const SYNC_BYTES: usize = 8 << 20;
+/// About how much is written and made durable at once: the journal's own syncs wait for what the disk is busy with.
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// Where copies of snapshots go, and how many are kept.
 #[derive(Clone, Debug)]
@@ -36,33 +34,23 @@ pub struct Snapshot {
     number: u64,
     file: Box<dyn Output>,
     buffer: Vec<u8>,
-    unsynced_bytes: usize,
     lines: u64,
     finished: bool,
 }
 
 impl Snapshot {
-    /// Begins the snapshot with this number.
+    /// Begins the snapshot with this first line.
     pub fn create(
         layer: Arc<dyn FileLayer>,
         directory: &Path,
         backups: Option<Backups>,
-        number: u64,
+        header: Header,
     ) -> io::Result<Self> {
+        let number = header.number;
         let file = layer.create(&directory.join(temporary(number)))?;
-        let buffer = line::header("snapshot", Header { number, ..Header::default() });
+        let buffer = line::header("snapshot", header);
         let directory = directory.to_owned();
-        Ok(Self {
-            layer,
-            directory,
-            backups,
-            number,
-            file,
-            buffer,
-            unsynced_bytes: 0,
-            lines: 1,
-            finished: false,
-        })
+        Ok(Self { layer, directory, backups, number, file, buffer, lines: 1, finished: false })
     }
 
     fn count(&mut self) -> Result<(), String> {
@@ -72,13 +60,7 @@ impl Snapshot {
 
     fn flush(&mut self) -> Result<(), String> {
         self.file.write(&self.buffer).map_err(|error| self.failed("write", &error))?;
-        self.unsynced_bytes += self.buffer.len();
         self.buffer.clear();
-        if self.unsynced_bytes >= SYNC_BYTES { self.sync() } else { Ok(()) }
-    }
-
-    fn sync(&mut self) -> Result<(), String> {
-        self.unsynced_bytes = 0;
         self.file.sync().map_err(|error| self.failed("sync", &error))
     }
 
@@ -128,8 +110,9 @@ impl Snapshot {
         file.read_until(b'\n', &mut Vec::new())?;
         let header = Header { number: self.number, copy: true, ..Header::default() };
         copy.write(&line::header("snapshot", header))?;
-        io::copy(&mut file, &mut io::BufWriter::with_capacity(CHUNK_BYTES, Writing(copy)))?;
-        copy.sync()
+        let mut copy = io::BufWriter::with_capacity(CHUNK_BYTES, Writing(copy));
+        io::copy(&mut file, &mut copy)?;
+        io::Write::flush(&mut copy)
     }
 }
 
@@ -157,7 +140,6 @@ impl SnapshotWriter for Snapshot {
     fn finish(mut self: Box<Self>) -> Result<(), String> {
         line::snapshot_end(&mut self.buffer, self.lines);
         self.flush()?;
-        self.sync()?;
         let name = Name { kind: Kind::Snapshot, number: self.number }.to_string();
         let (from, to) = (self.directory.join(temporary(self.number)), self.directory.join(name));
         self.layer.rename(&from, &to).map_err(|error| self.failed("rename", &error))?;
@@ -191,12 +173,14 @@ fn temporary(number: u64) -> String {
     Name { kind: Kind::Temporary, number }.to_string()
 }
 
-/// An output as the standard library writes to it.
+/// An output as the standard library writes to it; what is written is durable.
 struct Writing<'a>(&'a mut dyn Output);
 
 impl io::Write for Writing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map(|()| bytes.len())
+        self.0.write(bytes)?;
+        self.0.sync()?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -9,11 +9,18 @@ use std::{collections::HashMap, sync::Arc};
 use super::Image;
 use crate::backend::{
     Change, ChangeKind, Key, NamespaceName, Position, Revision,
-    embedded::journal::{NamespaceState, Place, SnapshotWriter},
+    embedded::{
+        journal::{NamespaceState, Place, SnapshotWriter},
+        snapshot::Pace,
+    },
+    entry_bytes,
 };
 
 /// How many changes one step collects.
-const STEP: usize = 2048;
+const STEP: usize = 256;
+
+/// About how much a version takes beside its key, content type and value.
+const OTHER_BYTES: usize = 100;
 
 /// What has been collected of a namespace.
 #[derive(Debug)]
@@ -80,18 +87,17 @@ impl Capture {
         self,
         state: &NamespaceState,
         later: Newest,
-        writer: &mut dyn SnapshotWriter,
+        (writer, pace): (&mut dyn SnapshotWriter, Pace<'_>),
         compacted: impl FnOnce() -> Revision,
     ) -> Result<(), String> {
         writer.begin(state)?;
-        let mut telling = Telling { writer, told: HashMap::new() };
+        let mut telling = Telling { writer, pace, told: HashMap::new() };
         for change in &self.log {
             telling.logged(change)?;
         }
         let collected = self.newest.into_iter().filter(|change| !later.contains_key(&change.key));
-        let collected: Vec<_> = collected.collect();
-        for change in collected.iter().chain(later.values().flatten()) {
-            telling.newest(change)?;
+        for change in collected.chain(later.values().flatten().cloned()) {
+            telling.newest(&change)?;
         }
         telling.drop_others()?;
         // Only now: what was forgotten meanwhile may have lost its former versions before they were told.
@@ -169,6 +175,7 @@ impl Image {
 /// Tells versions in an order in which they can be put again.
 struct Telling<'a> {
     writer: &'a mut dyn SnapshotWriter,
+    pace: Pace<'a>,
     /// The newest version of each key as who puts them would have it.
     told: HashMap<Key, Arc<Change>>,
 }
@@ -177,7 +184,7 @@ impl Telling<'_> {
     fn logged(&mut self, change: &Arc<Change>) -> Result<(), String> {
         if change.kind == ChangeKind::Clear {
             self.told.retain(|key, _| key.is_internal() && !key.is_note());
-            return self.writer.put(change, Place::Logged, false);
+            return self.put(change, Place::Logged, false);
         }
         let previous = change.previous();
         let told = self.told.get(&change.key);
@@ -188,7 +195,7 @@ impl Telling<'_> {
             _ => {}
         }
         let same_value = previous.as_ref().is_some_and(|previous| shares_value(change, previous));
-        self.writer.put(change, Place::Logged, same_value)?;
+        self.put(change, Place::Logged, same_value)?;
         self.told.insert(change.key.clone(), change.clone());
         Ok(())
     }
@@ -196,7 +203,7 @@ impl Telling<'_> {
     fn unlogged(&mut self, change: &Arc<Change>) -> Result<(), String> {
         let told = self.told.get(&change.key);
         let same_value = told.is_some_and(|told| shares_value(change, told));
-        self.writer.put(change, Place::Unlogged, same_value)?;
+        self.put(change, Place::Unlogged, same_value)?;
         self.told.insert(change.key.clone(), change.clone());
         Ok(())
     }
@@ -210,9 +217,18 @@ impl Telling<'_> {
             None if change.entry.is_none() => Ok(()),
             told => {
                 let same_value = told.is_some_and(|told| shares_value(change, &told));
-                self.writer.put(change, Place::Unlogged, same_value)
+                self.put(change, Place::Unlogged, same_value)
             }
         }
+    }
+
+    fn put(&mut self, change: &Change, place: Place, same_value: bool) -> Result<(), String> {
+        let bytes = change
+            .entry
+            .as_ref()
+            .map_or(0, |entry| entry_bytes(&change.key, &entry.content_type, &entry.value));
+        self.pace.after(bytes as usize + OTHER_BYTES)?;
+        self.writer.put(change, place, same_value)
     }
 
     /// What is left was taken away without a trace.

@@ -6,7 +6,10 @@ use super::{Capture, Image, Step};
 use crate::backend::{
     Change, Created, Draft, GroupIndex, Groups, Key, NamespaceName, NewDeadline, Position, Removal,
     Retain, Revision, Write, WriteOp,
-    embedded::journal::{NamespaceState, Place, SnapshotWriter, Version},
+    embedded::{
+        journal::{NamespaceState, Place, SnapshotWriter, Version},
+        snapshot::{Beside, Pace},
+    },
 };
 
 /// Puts into another image what a snapshot is told.
@@ -125,7 +128,11 @@ fn what_changes_while_it_is_collected_is_told_as_it_is_in_the_end() {
                     }
                     Step::Done(state, later) => {
                         let mut copy = Copy::default();
-                        capture.write(&state, later, &mut copy, || image.compacted).unwrap();
+                        let beside = Beside::default();
+                        let pace = Pace::new(&beside);
+                        capture
+                            .write(&state, later, (&mut copy, pace), || image.compacted)
+                            .unwrap();
                         let copy = copy.image();
                         assert_eq!(show(copy), show(&image), "start {start}, {between} between");
                         done += 1;

@@ -1,9 +1,9 @@
 //! Every step of commits and snapshots fails once in every way.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    super::Options,
+    super::{Options, Sync},
     disk::{Disk, Fault, Kept},
     state::{Engine, key, name, open_with, set},
 };
@@ -152,6 +152,26 @@ async fn a_full_disk_refuses_and_is_written_again_when_there_is_room() {
     assert_eq!(fates.kept.len(), 2);
     fates.check(&engine, true, "room again").await;
     reopen(&disk, &fates, "room again").await;
+}
+
+#[tokio::test]
+async fn what_is_not_synced_may_be_lost_but_never_in_part() {
+    for sync in [Sync::Never, Sync::Interval(Duration::from_millis(100))] {
+        let disk = Arc::<Disk>::default();
+        let engine = open_with(&disk, |options| options.sync = sync).unwrap();
+        let mut fates = Fates::default();
+        let mut states = vec![engine.dump().await];
+        for number in 0..30 {
+            fates.commit(&engine, number).await;
+            states.push(engine.dump().await);
+        }
+        for kept in Kept::EVERY {
+            let state = open(&disk.after_power_loss(kept)).unwrap().dump().await;
+            assert!(states.contains(&state), "{sync:?}, {kept:?}: {state:?}");
+        }
+        let killed = open(&disk.after_kill()).unwrap();
+        assert_eq!(Some(&killed.dump().await), states.last(), "{sync:?}");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod faults;
 mod fuzz;
 mod lines;
 mod options;
+mod repair;
 mod roundtrip;
 mod staging;
 mod state;

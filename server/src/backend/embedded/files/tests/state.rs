@@ -31,7 +31,15 @@ pub fn open(disk: &Arc<Disk>) -> Result<Engine, LoadError> {
 }
 
 pub fn open_with(disk: &Arc<Disk>, set: impl Fn(&mut Options)) -> Result<Engine, LoadError> {
-    let clock = ManualClock::new(START_MS);
+    open_at(START_MS, disk, set)
+}
+
+pub fn open_at(
+    now_ms: i64,
+    disk: &Arc<Disk>,
+    set: impl Fn(&mut Options),
+) -> Result<Engine, LoadError> {
+    let clock = ManualClock::new(now_ms);
     let mut options = Options::new(DIRECTORY);
     set(&mut options);
     let intervals = Intervals { snapshot: options.snapshot_interval, sync: None };
