@@ -14,7 +14,7 @@ use crate::{
         build::*,
         health::{HealthWatch, NOT_SERVING, SERVING},
         namespace::Namespace,
-        redis::Redis,
+        redis::{Redis, until},
     },
     fixture::*,
 };
@@ -24,6 +24,8 @@ crate::cases! {
     killed_connections_lose_nothing_and_repeat_nothing,
     what_is_full_refuses_writes_and_goes_on_reading,
     what_is_not_there_at_the_start_is_told,
+    what_is_a_replica_for_a_while_is_neither_written_nor_read,
+    a_commit_is_acknowledged_once_replicas_have_it,
 }
 
 async fn what_stands_still_for_a_while_loses_nothing() {
@@ -133,4 +135,50 @@ async fn what_is_not_there_at_the_start_is_told() {
     // What it kept nothing of is gone.
     record.write_until_done(&ns).await;
     assert_eq!(ns.get("w000000").await, None);
+}
+
+async fn what_is_a_replica_for_a_while_is_neither_written_nor_read() {
+    let (redis, _server, ns) = started().await;
+    let mut health = HealthWatch::of(ns.channel.clone()).await;
+    let mut watch = watch_record(&typed(&ns).await).await;
+    let mut record = Record::default();
+    let last = record.write_until_done(&ns).await;
+    // Of nobody: it keeps what it has.
+    redis.run::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    ns.fails(set("k", "v"), ErrorReason::BackendUnavailable).await;
+    ns.fails(get("w000000"), ErrorReason::BackendUnavailable).await;
+    health.until(NOT_SERVING).await;
+    redis.run::<()>(&["REPLICAOF", "NO", "ONE"]);
+    health.until(SERVING).await;
+    assert!(record.write_until_done(&ns).await > last);
+    record.check(&mut watch).await;
+    assert_eq!(ns.get("k").await, None);
+}
+
+async fn a_commit_is_acknowledged_once_replicas_have_it() {
+    let redis = Redis::start().expect("it is installed");
+    let address = redis.address();
+    let (host, port) = address.split_once(':').expect("HOST:PORT");
+    let replica = Redis::with_arguments(&["--replicaof", host, port]).expect("it is installed");
+    until("the replica follows", || {
+        let is_known = redis.info("connected_slaves") == "1";
+        (is_known && redis.info("slave0").contains("online")).then_some(())
+    });
+    let options = "?wait_replicas=1&wait_timeout=1s&command_timeout=30s&connect_timeout=10s";
+    let server = TestServer::on(&(redis.url() + options)).await;
+    let ns = Namespace::fresh(&server, "ns");
+    let mut record = Record::default();
+    for _ in 0..20 {
+        record.write_until_done(&ns).await;
+    }
+    let entries = format!("holdfast:{{{}}}:ue", ns.name);
+    for key in record.done.keys() {
+        assert!(replica.run::<bool>(&["HEXISTS", &entries, key]), "{key} was acknowledged");
+    }
+    replica.pause();
+    assert_eq!(try_set(&ns, "k", "v").await, Fate::Unknown);
+    // It is there, and reads wait for no replica.
+    assert_eq!(ns.value("k").await.as_deref(), Some("v"));
+    replica.go_on();
+    record.write_until_done(&ns).await;
 }

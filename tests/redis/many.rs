@@ -113,8 +113,11 @@ async fn all_servers_make_progress_in_a_hot_namespace() {
     for caller in callers {
         caller.await.expect("it does not fail");
     }
-    let total: usize = counts.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    let counts: Vec<_> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+    let total: usize = counts.iter().sum();
     assert_eq!(ns.value("n").await, Some(total.to_string()));
+    // About a third each; much less only where one gets no time of a processor when it is its turn.
+    assert!(counts.iter().all(|count| count * 8 > total), "{counts:?}");
 }
 
 /// Writes keys that begin with `hot/` through a server, until told to stop.
@@ -187,6 +190,6 @@ async fn a_turn_ends_also_where_the_clock_stands_still() {
     redis.run::<()>(&["HSET", &head, "turn", &turn]);
     ns.set("k", "2").await;
     // It is over for all, not passed over each time.
-    assert_eq!(redis.run::<String>(&["HGET", &head, "turn"]), "");
+    assert!(!redis.run::<String>(&["HGET", &head, "turn"]).contains("another"));
     assert_eq!(ns.value("k").await.as_deref(), Some("2"));
 }

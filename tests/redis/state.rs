@@ -14,6 +14,7 @@ crate::cases! {
     state_of_an_unknown_format_is_refused_and_left_alone,
     idle_namespaces_cost_no_polling,
     prefixes_and_databases_are_apart,
+    a_write_takes_two_trips,
 }
 
 async fn state_of_an_unknown_format_is_refused_and_left_alone() {
@@ -86,10 +87,14 @@ async fn idle_namespaces_cost_no_polling() {
 
 /// How many commands Redis has been asked for, those of scripts among them.
 fn calls(redis: &Redis) -> u64 {
+    calls_of(redis, |_| true)
+}
+
+fn calls_of(redis: &Redis, is_asked: impl Fn(&str) -> bool) -> u64 {
     let stats: String = redis.run(&["INFO", "commandstats"]);
     let calls = stats.lines().filter_map(|line| {
-        let (_, rest) = line.split_once(":calls=")?;
-        rest.split(',').next()?.parse::<u64>().ok()
+        let (command, rest) = line.split_once(":calls=")?;
+        is_asked(command).then(|| rest.split(',').next()?.parse::<u64>().ok())?
     });
     calls.sum()
 }
@@ -106,4 +111,22 @@ async fn prefixes_and_databases_are_apart() {
         assert_eq!(watcher.events(1).await.len(), 1, "{place}");
     }
     assert_eq!(ns.get("k").await.expect("set").version, 1);
+}
+
+async fn a_write_takes_two_trips() {
+    const WRITES: u64 = 50;
+    let (redis, _server, ns) = started().await;
+    ns.set("first", "v").await;
+    let steps = || calls_of(&redis, |command| command == "cmdstat_exec");
+    let scripts = || calls_of(&redis, |command| command == "cmdstat_evalsha");
+    let (steps_before, scripts_before) = (steps(), scripts());
+    let start_ms = ns.ok(get("first")).await.time_ms;
+    for number in 0..WRITES {
+        ns.set(&format!("k{number}"), "v").await;
+    }
+    let seconds = (ns.ok(get("first")).await.time_ms - start_ms) as u64 / 1000;
+    // One reads, one commits. Signs of life, retention, and looks behind the messages come besides.
+    for calls in [steps() - steps_before, scripts() - scripts_before] {
+        assert!((WRITES..WRITES + 8 * (seconds + 2)).contains(&calls), "{calls}");
+    }
 }

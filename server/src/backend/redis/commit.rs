@@ -1,6 +1,10 @@
 //! Commits: one script each, which checks what they rely on and applies them.
 
-use std::{mem, sync::atomic::Ordering, time::Duration};
+use std::{
+    mem,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use redis::Value;
@@ -12,7 +16,7 @@ use super::{
     lane::{Answer, Lane},
     pause,
     read::key,
-    record::{self, clear_rest},
+    record::{self, empty_rest},
     writes::Writes,
 };
 use crate::backend::{
@@ -32,11 +36,8 @@ impl Core {
         let is_empty = commit.groups.is_empty();
         let (mut args, logged) = self.commit_args(lane, commit);
         let mut waited = Waited::default();
-        for _ in 0..MAX_WAITS {
-            let refused_at_ms = lane.refused_at_ms.load(Ordering::Relaxed);
-            if refused_at_ms > 0 {
-                args[REFUSED] = (refused_at_ms + waited.all_ms).to_string().into();
-            }
+        for attempt in 0..MAX_WAITS {
+            let refused_at_ms = lane.contest.write_down(&mut args);
             args[PASSED] = waited.passed();
             let named = async {
                 match is_empty {
@@ -48,13 +49,16 @@ impl Core {
             let (named, answer) =
                 futures::join!(named, self.tell(lane, &self.scripts.commit, &args));
             let Answer { verdict, head, mut parts } = answer?;
+            if attempt == 0 {
+                lane.contest.note_pace(refused_at_ms, head.tip.time_ms);
+            }
             if let Err(error) = named {
                 // The name is added with the next commit; until then the namespace is only not listed.
                 tracing::warn!(namespace = lane.name.as_str(), %error, "a name was not added");
             }
             match &verdict[..] {
                 b"done" => {
-                    lane.refused_at_ms.store(0, Ordering::Relaxed);
+                    lane.contest.won(head.tip.time_ms);
                     let before = Revision(parts.number()? as u64);
                     let committed = self.committed(lane, &head, before, &logged);
                     return Ok(CommitOutcome::Committed(committed));
@@ -62,7 +66,7 @@ impl Core {
                 b"moved" => {
                     let changed = changed(parts.take()?)?;
                     if changed.as_ref().is_none_or(|changed| !changed.is_empty()) {
-                        lane.refused_at_ms.store(head.tip.time_ms, Ordering::Relaxed);
+                        lane.contest.lost(head.tip.time_ms);
                     }
                     return Ok(CommitOutcome::Moved(Moved { tip: head.tip, changed }));
                 }
@@ -70,8 +74,10 @@ impl Core {
                     let left_ms = parts.number()? - head.tip.time_ms;
                     waited.meet(parts.bytes()?, left_ms);
                     let wait_ms = left_ms.clamp(1, 50);
-                    pause(Duration::from_millis(wait_ms as u64)).await;
-                    waited.add(wait_ms);
+                    tokio::select! {
+                        () = lane.turn.notified() => {}
+                        () = pause(Duration::from_millis(wait_ms as u64)) => waited.add(wait_ms),
+                    }
                 }
                 _ => return Err(strange("a verdict on a commit")),
             }
@@ -91,12 +97,11 @@ impl Core {
             lane.sender.clone(),
             at.0.to_string().into(),
             optional(valid_until_ms),
-            clear_rest(),
+            empty_rest(),
         ];
         let ends = if records.is_empty() { Vec::new() } else { vec![records.len()] };
         let writes = Writes::of(Groups { writes: records, ends }, &[]);
         args.extend(writes.counts());
-        args.push(writes.key_count());
         args.extend(writes.keys());
         args.extend(writes.into_words());
         let Answer { verdict, head, mut parts } =
@@ -165,12 +170,12 @@ impl Core {
             at.0.to_string().into(),
             optional(valid_until_ms),
             optional(exact_revision),
-            Bytes::from_static(b"0"),
+            Bytes::new(),
+            Bytes::new(),
             Bytes::new(),
         ]);
         args.extend(writes.counts());
-        args.push(writes.key_count());
-        args.extend(writes.read());
+        args.push(writes.only_read());
         args.push(ranges.to_string().into());
         args.extend(writes.keys());
         let text = |key: &Key| Bytes::copy_from_slice(key.as_bytes());
@@ -188,10 +193,66 @@ impl Core {
 /// A key and what it holds.
 type Held = (Key, Option<StoredEntry>);
 
-/// Where among the arguments of a commit it stands since when a turn is needed.
-const REFUSED: usize = 6;
-/// And which turn is over by this machine's clock.
+/// Where among the arguments of a commit it stands how long after a refusal the next attempt comes,
+const PACE: usize = 6;
+/// which turn is over by this machine's clock,
 const PASSED: usize = 7;
+/// and when the last attempt was refused.
+const REFUSED: usize = 8;
+
+/// For an attempt that is the first, and yet asks for a turn: it was refused at no time before now.
+const NEVER_REFUSED: &str = "9007199254740991";
+/// For how long after a refusal a turn is asked for with the first attempt already: where servers fight over the same keys,
+/// who is farther from Redis would else be refused once more than the others for each of its commits.
+const CONTESTED_MS: i64 = 1000;
+
+/// How this server fares beside others that write the same, by the store's clock.
+#[derive(Default)]
+pub(super) struct Contest {
+    /// When the last attempt was refused because others were faster; 0: it was not.
+    refused_at_ms: AtomicI64,
+    /// When any was, last.
+    lost_at_ms: AtomicI64,
+    /// When a commit was made last.
+    won_at_ms: AtomicI64,
+    /// How long after a refusal the next attempt comes.
+    pace_ms: AtomicI64,
+}
+
+impl Contest {
+    /// Writes down what the next attempt tells of this; answers when the last one was refused, or 0.
+    fn write_down(&self, args: &mut [Bytes]) -> i64 {
+        let [refused_at, lost_at, won_at, pace] =
+            [&self.refused_at_ms, &self.lost_at_ms, &self.won_at_ms, &self.pace_ms]
+                .map(|number| number.load(Ordering::Relaxed));
+        let is_contested = refused_at > 0 || won_at - lost_at < CONTESTED_MS && lost_at > 0;
+        args[PACE] = pace.to_string().into();
+        args[REFUSED] = match (refused_at, is_contested) {
+            (0, true) => NEVER_REFUSED.into(),
+            _ => refused_at.to_string().into(),
+        };
+        refused_at
+    }
+
+    fn note_pace(&self, refused_at_ms: i64, now_ms: i64) {
+        if refused_at_ms > 0 {
+            let took_ms = (now_ms - refused_at_ms).clamp(0, 500);
+            // What was slow once may not be the next time.
+            let known_ms = self.pace_ms.load(Ordering::Relaxed) * 7 / 8;
+            self.pace_ms.store(took_ms.max(known_ms), Ordering::Relaxed);
+        }
+    }
+
+    fn lost(&self, now_ms: i64) {
+        self.refused_at_ms.store(now_ms, Ordering::Relaxed);
+        self.lost_at_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    fn won(&self, now_ms: i64) {
+        self.refused_at_ms.store(0, Ordering::Relaxed);
+        self.won_at_ms.store(now_ms, Ordering::Relaxed);
+    }
+}
 
 /// How long a commit has waited for the turns of others, by this machine's clock: that of Redis may stand still, or be set
 /// back, and must not keep a server out by that.

@@ -3,38 +3,17 @@
 use redis::Value;
 use uuid::Uuid;
 
-use super::answer::{list, parse, strange};
+use super::answer::{bytes, list, parse, strange};
 use crate::backend::{
     Ancestor, BackendError, Lineage, LogShape, NamespaceInfo, NamespaceName, Position, Revision,
     Tip, Usage,
 };
 
-/// The names of the fields of the head of a namespace, in the order that the prelude of the scripts has them in.
-pub(super) const FIELDS: [&str; 20] = [
-    "format",
-    "identity",
-    "lineage",
-    "created_ms",
-    "position",
-    "revision",
-    "time_ms",
-    "birth",
-    "compacted",
-    "cleared",
-    "keys",
-    "bytes",
-    "events",
-    "log_bytes",
-    "oldest_ms",
-    "next_ms",
-    "forgotten",
-    "half",
-    "half_keys",
-    "turn",
-];
+/// The fields of the head of a namespace that are read without a script.
+pub(super) const FIELDS: [&str; 2] = ["format", "state"];
 
 /// The format that this version knows.
-const FORMAT: &[u8] = b"1";
+const FORMAT: &[u8] = b"2";
 
 /// Where a namespace stands.
 #[derive(Debug, Clone)]
@@ -49,9 +28,12 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads the fields as they are stored.
-    pub(super) fn parse(time_ms: i64, fields: Value) -> Result<Self, BackendError> {
-        Self::of(time_ms, &list(fields)?)
+    /// Reads the state as a script answers it; there is none where there never was such a namespace.
+    pub(super) fn parse(time_ms: i64, state: Value) -> Result<Self, BackendError> {
+        match bytes(state)? {
+            Some(state) => Self::of(time_ms, &State::parse(&state)?),
+            None => Ok(Self::none(time_ms)),
+        }
     }
 
     /// The same of fields that no script has looked at, by the clock and the identity of the process that they are in;
@@ -61,57 +43,69 @@ impl Head {
         identity: &str,
         fields: Value,
     ) -> Result<Option<Self>, BackendError> {
-        let fields = list(fields)?;
-        let text = |index: usize| match fields.get(index) {
-            Some(Value::BulkString(bytes)) => Some(&bytes[..]),
-            _ => None,
+        let mut fields = list(fields)?.into_iter();
+        let mut field = || fields.next().map(bytes).transpose().map(Option::flatten);
+        let (Some(format), state) = (field()?, field()?) else {
+            return Ok(Some(Self::none(time_ms)));
         };
-        let is_known = text(0) == Some(FORMAT) && text(1) == Some(identity.as_bytes());
-        if text(0).is_some() && !is_known {
+        let Some(state) = state.filter(|_| format == FORMAT) else {
+            return Ok(None);
+        };
+        let state = State::parse(&state)?;
+        if state.0[0] != identity.as_bytes() {
             return Ok(None);
         }
-        let kept_ms = text(6).map_or(Some(0), parse).ok_or_else(|| strange("a head"))?;
         // The time of a namespace does not go back.
-        let head = Self::of(time_ms.max(kept_ms), &fields)?;
+        let head = Self::of(time_ms.max(state.number(5)? as i64), &state)?;
         let is_due = head.next_deadline_ms.is_some_and(|next_ms| next_ms <= head.tip.time_ms);
         Ok((!is_due).then_some(head))
     }
 
-    fn of(time_ms: i64, fields: &[Value]) -> Result<Self, BackendError> {
-        let text = |index: usize| match fields.get(index) {
-            Some(Value::BulkString(bytes)) if !bytes.is_empty() => Some(bytes.as_slice()),
-            _ => None,
-        };
-        let number = |index: usize| match text(index) {
-            None => Ok(None),
-            Some(bytes) => parse::<u64>(bytes).map(Some).ok_or_else(|| strange("a head")),
-        };
-        let count = |index: usize| number(index).map(Option::unwrap_or_default);
-        let moment = |index: usize| number(index).map(|it| it.map(|number| number as i64));
-        let lineage = match text(2) {
-            None => None,
-            Some(bytes) => {
-                Some(Lineage(Uuid::try_parse_ascii(bytes).map_err(|_| strange("a lineage"))?))
-            }
-        };
+    fn of(time_ms: i64, state: &State<'_>) -> Result<Self, BackendError> {
+        let lineage = Uuid::try_parse_ascii(state.0[1]).map_err(|_| strange("a lineage"))?;
         let tip = Tip {
-            position: Position(count(4)?),
-            revision: Revision(count(5)?),
+            position: Position(state.number(3)?),
+            revision: Revision(state.number(4)?),
             time_ms,
-            lineage,
-            compacted: Revision(count(8)?),
-            cleared: Revision(count(9)?),
-            usage: Usage { keys: count(10)?, bytes: count(11)? },
+            lineage: (!lineage.is_nil()).then_some(Lineage(lineage)),
+            compacted: Revision(state.number(7)?),
+            cleared: Revision(state.number(8)?),
+            usage: Usage { keys: state.number(9)?, bytes: state.number(10)? },
         };
-        let log = LogShape { events: count(12)?, bytes: count(13)?, oldest_ms: moment(14)? };
+        let log = LogShape {
+            events: state.number(11)?,
+            bytes: state.number(12)?,
+            oldest_ms: state.moment(13)?,
+        };
         Ok(Self {
             tip,
             log,
-            exists: text(0).is_some(),
-            created_at_ms: moment(3)?.unwrap_or_default(),
-            next_deadline_ms: moment(15)?,
-            birth: Revision(count(7)?),
+            exists: true,
+            created_at_ms: state.moment(2)?.unwrap_or_default(),
+            next_deadline_ms: state.moment(14)?,
+            birth: Revision(state.number(6)?),
         })
+    }
+
+    /// That of a namespace that never was.
+    fn none(time_ms: i64) -> Self {
+        let tip = Tip {
+            position: Position(0),
+            revision: Revision(0),
+            time_ms,
+            lineage: None,
+            compacted: Revision(0),
+            cleared: Revision(0),
+            usage: Usage::default(),
+        };
+        Self {
+            tip,
+            log: LogShape::default(),
+            exists: false,
+            created_at_ms: 0,
+            next_deadline_ms: None,
+            birth: Revision(0),
+        }
     }
 
     /// Whether the state at a revision can be read.
@@ -148,6 +142,28 @@ impl Head {
             created_at_ms: self.created_at_ms,
             next_deadline_ms: self.next_deadline_ms,
         })
+    }
+}
+
+/// The state of a namespace as it is stored, in the order that the prelude of the scripts has it in.
+struct State<'a>([&'a [u8]; 18]);
+
+impl<'a> State<'a> {
+    fn parse(text: &'a [u8]) -> Result<Self, BackendError> {
+        let words: Vec<_> = text.split(|byte| *byte == b' ').collect();
+        words.try_into().map(Self).map_err(|_| strange("a head"))
+    }
+
+    fn number(&self, index: usize) -> Result<u64, BackendError> {
+        parse(self.0[index]).ok_or_else(|| strange("a head"))
+    }
+
+    /// A moment, or none.
+    fn moment(&self, index: usize) -> Result<Option<i64>, BackendError> {
+        match self.0[index] {
+            [b'-', ..] => Ok(None),
+            _ => self.number(index).map(|number| Some(number as i64)),
+        }
     }
 }
 

@@ -8,11 +8,13 @@ use std::sync::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
     Core,
     answer::{Parts, number, strange},
+    commit::Contest,
     head::{FIELDS, Head},
     layout::{HEAD, INTERNALS, USERS},
     link::{Call, LinkError, Script},
@@ -28,8 +30,10 @@ pub(super) struct Lane {
     pub sender: Bytes,
     /// Whether its name is known to be among those of all namespaces.
     pub is_named: AtomicBool,
-    /// When the last commit was refused because others were faster, by the store's clock; 0: it was not.
-    pub refused_at_ms: AtomicI64,
+    /// How this server fares beside others that commit.
+    pub contest: Contest,
+    /// Told when it is this server's turn.
+    pub turn: Notify,
     /// How large its log was when last seen.
     pub log: Mutex<LogShape>,
     /// Who waits for reads.
@@ -61,7 +65,8 @@ impl Lane {
             name: name.clone(),
             sender: format!("{} {}", core.server, name.as_str()).into(),
             is_named: AtomicBool::new(false),
-            refused_at_ms: AtomicI64::new(0),
+            contest: Contest::default(),
+            turn: Notify::new(),
             log: Mutex::default(),
             reads: Mutex::default(),
             keys: core.layout.namespace(name),

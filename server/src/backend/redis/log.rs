@@ -33,13 +33,14 @@ impl Core {
     ) -> Result<Changes, BackendError> {
         let mut step = Step {
             from: format!("{}-0", after.next()).into(),
-            to: Bytes::from_static(b"+"),
             room: limit,
             bytes_room: limit_bytes,
         };
         let mut changes: Vec<LoggedChange> = Vec::new();
         let mut bytes_read = 0;
         let mut lineage = None;
+        // Once nothing but the rest of one revision is left to be read.
+        let mut is_rest = false;
         loop {
             let Answer { head, mut parts, .. } =
                 self.ask(lane, &self.scripts.changes, &step.args()).await?;
@@ -58,20 +59,23 @@ impl Core {
             let is_more = parts.number()? == 1;
             for entry in found {
                 let (id, logged) = logged(entry)?;
-                let is_full = changes.len() >= limit || bytes_read >= limit_bytes;
-                let last = changes.last().map(|last| last.change.revision);
-                if is_full && let Some(last) = last.filter(|last| *last < logged.change.revision) {
-                    return Ok(Changes { tip, changes, through: last });
+                // An entry of the log may begin before what was asked for.
+                for logged in logged.into_iter().filter(|it| it.change.revision > after) {
+                    let is_full = is_rest || changes.len() >= limit || bytes_read >= limit_bytes;
+                    let last = changes.last().map(|last| last.change.revision);
+                    if is_full
+                        && let Some(last) = last.filter(|last| *last < logged.change.revision)
+                    {
+                        return Ok(Changes { tip, changes, through: last });
+                    }
+                    bytes_read += logged.change.log_bytes();
+                    changes.push(logged);
                 }
-                bytes_read += logged.change.log_bytes();
-                changes.push(logged);
                 step.from = [b"(", &id[..]].concat().into();
             }
             let last = changes.last().map_or(after, |last| last.change.revision);
             if !is_more {
-                let is_end = step.is_to_the_end();
-                let through = if is_end { tip.revision } else { last };
-                return Ok(Changes { tip, changes, through });
+                return Ok(Changes { tip, changes, through: tip.revision });
             }
             // The last revision may go on after what was read: it is left out, unless there is no other.
             let whole = changes.partition_point(|logged| logged.change.revision < last);
@@ -80,7 +84,9 @@ impl Core {
                 let through = changes[whole - 1].change.revision;
                 return Ok(Changes { tip, changes, through });
             }
-            step = Step::rest_of(last, step.from);
+            // That is read however much it is, in steps that the script bounds.
+            is_rest = !changes.is_empty();
+            step = Step { room: usize::from(u16::MAX), bytes_room: STEP_BYTES, ..step };
         }
     }
 
@@ -116,31 +122,16 @@ impl Core {
 /// A part of the log to be read.
 struct Step {
     from: Bytes,
-    to: Bytes,
-    /// How many entries,
+    /// How many events,
     room: usize,
     /// and about how many bytes.
     bytes_room: u64,
 }
 
 impl Step {
-    /// What one revision has left: that is read however much it is, in steps that the script bounds.
-    fn rest_of(revision: Revision, from: Bytes) -> Self {
-        Self {
-            from,
-            to: revision.to_string().into(),
-            room: usize::from(u16::MAX),
-            bytes_room: STEP_BYTES,
-        }
-    }
-
-    fn is_to_the_end(&self) -> bool {
-        self.to == "+"
-    }
-
-    fn args(&self) -> [Bytes; 4] {
-        let Self { from, to, room, bytes_room } = self;
-        [from.clone(), to.clone(), room.to_string().into(), bytes_room.to_string().into()]
+    fn args(&self) -> [Bytes; 3] {
+        let Self { from, room, bytes_room } = self;
+        [from.clone(), room.to_string().into(), bytes_room.to_string().into()]
     }
 }
 
@@ -173,20 +164,25 @@ fn trim_args(retain: &Retain, limit: usize) -> Vec<Bytes> {
     args
 }
 
-/// An entry of the log, and its id.
-fn logged(entry: Value) -> Result<(Bytes, LoggedChange), BackendError> {
+/// An entry of the log: its id, and its events.
+fn logged(entry: Value) -> Result<(Bytes, Vec<LoggedChange>), BackendError> {
     let mut parts = Parts::of(entry)?;
     let id = parts.bytes()?;
-    let mut fields = parts.list()?.into_iter().skip(1).step_by(2);
-    let mut field = || fields.next();
-    let named = field().ok_or_else(|| strange("a log without keys"))?;
-    let key = key(named)?;
-    let change = change_of(&key, field())?.ok_or_else(|| strange("a log without records"))?;
-    let previous = change_of(&key, field())?.and_then(StoredEntry::of);
-    Ok((id, LoggedChange { change, previous }))
+    let mut fields = parts.list()?.into_iter();
+    let mut events = Vec::new();
+    while let Some(named) = fields.next() {
+        let key = key(named)?;
+        let change = change_of(&key, fields.next())?;
+        let change = change.ok_or_else(|| strange("a log without records"))?;
+        // How it stands with what was before is for the scripts.
+        fields.next();
+        let previous = change_of(&key, fields.next())?.and_then(StoredEntry::of);
+        events.push(LoggedChange { change, previous });
+    }
+    Ok((id, events))
 }
 
 fn change_of(key: &Key, value: Option<Value>) -> Result<Option<Arc<Change>>, BackendError> {
-    let text = value.map(bytes).transpose()?.flatten();
+    let text = value.map(bytes).transpose()?.flatten().filter(|text| !text.is_empty());
     text.map(|text| record::parse(key.clone(), text)).transpose()
 }

@@ -1,8 +1,9 @@
 //! A change as it is stored: a line of text, then the content type, the key referred to, and the value.
 //!
-//! The line is `KIND LINK REVISION TIME DEADLINE CREATE_REVISION CREATED LOG_BYTES SIZE VERSION CT REF`: what the scripts
-//! read comes first. KIND is a letter; LINK names the entry of the log that has the version before beside it, or is `-`;
-//! DEADLINE is a number of milliseconds, `-`, or `@` for that of the key referred to; the last two are lengths.
+//! The line is `KIND REVISION-INDEX TIME DEADLINE CREATE_REVISION CREATED VERSION CT REF`, all of fixed widths, so that the
+//! scripts need not seek in it. KIND is a letter; REVISION-INDEX names the event of the log that has the version before beside
+//! it; with the kind `V`, which was written over that without a trace, that name comes after TIME. DEADLINE is a number of
+//! milliseconds, or begins with `-` for none, or with `@` for that of the key referred to; the last two are lengths.
 
 use std::{io::Write as _, sync::Arc};
 
@@ -27,10 +28,10 @@ pub(super) fn parse(key: Key, record: Bytes) -> Result<Arc<Change>, BackendError
     if value_start > body.len() {
         return Err(broken());
     }
-    let deadline = match fields.deadline {
-        "-" => Deadline::Never,
-        "@" => Deadline::Of(Box::new(Key::new(&body[fields.content_type..value_start]))),
-        at_ms => Deadline::At(at_ms.parse().map_err(|_| broken())?),
+    let deadline = match fields.deadline.as_bytes() {
+        [b'-', ..] => Deadline::Never,
+        [b'@', ..] => Deadline::Of(Box::new(Key::new(&body[fields.content_type..value_start]))),
+        _ => Deadline::At(fields.deadline.parse().map_err(|_| broken())?),
     };
     let stamp = GroupStamp { revision: fields.revision, time_ms: fields.time_ms };
     let is_removal = matches!(fields.kind, ChangeKind::Removed(_) | ChangeKind::Clear);
@@ -63,36 +64,31 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut words = line.split(' ');
-        let kind = kind_of(words.next()?)?;
-        // Where the version before is, is for the scripts.
-        let mut words = words.skip(1);
-        let revision = Revision(words.next()?.parse().ok()?);
+        let letter = words.next()?;
+        let (revision, _) = words.next()?.split_once('-')?;
         let time_ms = words.next()?.parse().ok()?;
-        let deadline = words.next()?;
-        let create_revision = Revision(words.next()?.parse().ok()?);
-        let created_at_ms = words.next()?.parse().ok()?;
-        // The two sizes are for the scripts.
-        let mut words = words.skip(2);
-        let version = words.next()?.parse().ok()?;
-        let content_type = words.next()?.parse().ok()?;
-        let reference = words.next()?.parse().ok()?;
-        Some(Self {
-            kind,
-            revision,
+        if letter == "V" {
+            // What it was written over is for the scripts.
+            words.next()?;
+        }
+        let fields = Self {
+            kind: kind_of(letter)?,
+            revision: Revision(revision.parse().ok()?),
             time_ms,
-            deadline,
-            create_revision,
-            created_at_ms,
-            version,
-            content_type,
-            reference,
-        })
+            deadline: words.next()?,
+            create_revision: Revision(words.next()?.parse().ok()?),
+            created_at_ms: words.next()?.parse().ok()?,
+            version: words.next()?.parse().ok()?,
+            content_type: words.next()?.parse().ok()?,
+            reference: words.next()?.parse().ok()?,
+        };
+        words.next().is_none().then_some(fields)
     }
 }
 
 fn kind_of(letter: &str) -> Option<ChangeKind> {
     Some(match letter {
-        "S" | "U" => ChangeKind::Set,
+        "S" | "U" | "V" => ChangeKind::Set,
         "T" => ChangeKind::TtlChanged,
         "D" => ChangeKind::Removed(Removal::Deleted),
         "E" => ChangeKind::Removed(Removal::Ttl),
@@ -114,7 +110,12 @@ pub(super) fn log_bytes(key: &Key, op: &WriteOp) -> u64 {
     (LOG_OVERHEAD_BYTES + key.as_bytes().len() + counted) as u64
 }
 
-/// Writes what stands in a record after its sizes.
+/// No deadline, as it stands in a record,
+pub(super) const NEVER: &str = "--------------";
+/// and that of the key referred to.
+pub(super) const OF_KEY: &str = "@-------------";
+
+/// Writes what stands in a record after its creation.
 pub(super) fn rest(
     version: u64,
     content_type: &[u8],
@@ -123,36 +124,37 @@ pub(super) fn rest(
     record: &mut Vec<u8>,
 ) {
     let reference = reference.map(Key::as_bytes).unwrap_or_default();
-    writeln!(record, "{version} {} {}", content_type.len(), reference.len())
+    writeln!(record, " {version:016} {:03} {:05}", content_type.len(), reference.len())
         .expect("memory takes all that is written");
     record.extend_from_slice(content_type);
     record.extend_from_slice(reference);
     record.extend_from_slice(value);
 }
 
-/// The record of the clear of a namespace, after its first fields.
-pub(super) fn clear_rest() -> Bytes {
-    format!("{LOG_OVERHEAD_BYTES} 0 0 0 0\n").into()
+/// The record of the clear of a namespace, or of a removal, after its creation.
+pub(super) fn empty_rest() -> Bytes {
+    let mut record = Vec::with_capacity(32);
+    rest(0, b"", None, b"", &mut record);
+    record.into()
 }
 
 /// What the script that stages takes of an entry: key, deadline, size, record.
 pub(super) fn stage_args(key: &Key, entry: &Entry, args: &mut Vec<Bytes>) {
-    let size = entry_bytes(key, &entry.content_type, &entry.value);
-    let log_bytes = LOG_OVERHEAD_BYTES as u64 + size;
+    let Entry { value, content_type, version, mod_revision, .. } = entry;
+    let size = entry_bytes(key, content_type, value);
     let (index, deadline) = match &entry.deadline {
-        Deadline::Never => (String::new(), "-".to_owned()),
-        Deadline::Of(_) => (String::new(), "@".to_owned()),
-        Deadline::At(at_ms) => (at_ms.to_string(), at_ms.to_string()),
+        Deadline::Never => (String::new(), NEVER.to_owned()),
+        Deadline::Of(_) => (String::new(), OF_KEY.to_owned()),
+        Deadline::At(at_ms) => (at_ms.to_string(), format!("{:014}", at_ms.max(&0))),
     };
-    let mut record = Vec::with_capacity(entry.value.len() + entry.content_type.len() + 160);
+    let mut record = Vec::with_capacity(value.len() + content_type.len() + 160);
     write!(
         record,
-        "U - {} {} {deadline} {} {} {log_bytes} {size} ",
-        entry.mod_revision, entry.updated_at_ms, entry.create_revision, entry.created_at_ms
+        "U {:016}-00000 {:014} {deadline} {:016} {:014}",
+        mod_revision.0, entry.updated_at_ms, entry.create_revision.0, entry.created_at_ms
     )
     .expect("memory takes all that is written");
-    let reference = entry.deadline.reference();
-    rest(entry.version, &entry.content_type, reference, &entry.value, &mut record);
+    rest(*version, content_type, entry.deadline.reference(), value, &mut record);
     let key = Bytes::copy_from_slice(key.as_bytes());
     args.extend([key, index.into(), size.to_string().into(), record.into()]);
 }

@@ -4,10 +4,14 @@ use super::link::Script;
 
 /// What scripts of namespaces begin with.
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
-/// What those begin with besides that write,
+/// What those begin with besides that write.
 const SETTLED: &str = include_str!("scripts/settled.lua");
-/// and those of them that apply writes.
+/// What those go on with that may be the first of a namespace,
+const BEGIN: &str = include_str!("scripts/begin.lua");
+/// and those that apply writes.
 const APPLY: &str = include_str!("scripts/apply.lua");
+/// What comes once deadlines have moved.
+const NEXT: &str = include_str!("scripts/next.lua");
 /// What those begin with that only read, when they have to settle the namespace first.
 const SETTLING: &str = include_str!("scripts/settling.lua");
 /// What those begin with besides that read at a revision.
@@ -50,10 +54,28 @@ impl Scripts {
         Self {
             ancestors: reads("ancestors", include_str!("scripts/ancestors.lua")),
             changes: reads("changes", include_str!("scripts/changes.lua")),
-            clear: applies("clear", include_str!("scripts/clear.lua")),
-            commit: applies("commit", include_str!("scripts/commit.lua")),
-            delete: writes("delete", include_str!("scripts/delete.lua")),
-            discard: writes("discard", include_str!("scripts/discard.lua")),
+            clear: writes(
+                "clear",
+                &[
+                    include_str!("scripts/clear.lua"),
+                    APPLY,
+                    "deadlines_moved = true\n",
+                    NEXT,
+                    include_str!("scripts/cleared.lua"),
+                ],
+            ),
+            commit: writes(
+                "commit",
+                &[
+                    include_str!("scripts/commit.lua"),
+                    BEGIN,
+                    APPLY,
+                    NEXT,
+                    include_str!("scripts/committed.lua"),
+                ],
+            ),
+            delete: writes("delete", &[include_str!("scripts/delete.lua")]),
+            discard: writes("discard", &[include_str!("scripts/discard.lua")]),
             expired: reads("expired", include_str!("scripts/expired.lua")),
             history: reads_back("history", include_str!("scripts/history.lua")),
             members: script("members", true, "", &[include_str!("scripts/members.lua")]),
@@ -61,11 +83,20 @@ impl Scripts {
             read: reads("read", include_str!("scripts/read.lua")),
             read_at: reads_back("read_at", include_str!("scripts/read_at.lua")),
             register: script("register", true, "", &[include_str!("scripts/register.lua")]),
-            replace: applies("replace", include_str!("scripts/replace.lua")),
+            replace: writes(
+                "replace",
+                &[
+                    include_str!("scripts/replace.lua"),
+                    BEGIN,
+                    include_str!("scripts/replaced.lua"),
+                    NEXT,
+                    include_str!("scripts/put.lua"),
+                ],
+            ),
             scan: reads_back("scan", include_str!("scripts/scan.lua")),
-            stage: writes("stage", include_str!("scripts/stage.lua")),
+            stage: writes("stage", &[include_str!("scripts/stage.lua")]),
             time: script("time", false, "flags=no-writes", &[include_str!("scripts/time.lua")]),
-            trim: writes("trim", include_str!("scripts/trim.lua")),
+            trim: writes("trim", &[include_str!("scripts/trim.lua")]),
         }
     }
 }
@@ -83,12 +114,9 @@ fn reads_back(name: &'static str, source: &str) -> Reading {
     reads(name, &[VERSIONS, source].concat())
 }
 
-fn writes(name: &'static str, source: &str) -> Script {
-    script(name, true, "", &[PRELUDE, SETTLED, source])
-}
-
-fn applies(name: &'static str, source: &str) -> Script {
-    script(name, true, "", &[PRELUDE, SETTLED, APPLY, source])
+/// One that writes, of several parts.
+fn writes(name: &'static str, parts: &[&str]) -> Script {
+    script(name, true, "", &[&[PRELUDE, SETTLED], parts].concat())
 }
 
 fn script(name: &'static str, writes: bool, flags: &str, parts: &[&str]) -> Script {

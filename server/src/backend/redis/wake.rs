@@ -189,22 +189,23 @@ impl Core {
         }
     }
 
-    /// Takes in where a namespace stands: `SERVER NAMESPACE REVISION LINEAGE DEADLINE`.
+    /// Takes in where a namespace stands, and whose turn it is: `SERVER NAMESPACE REVISION LINEAGE DEADLINE TURN`.
     fn hear(&self, message: &Bytes) -> Option<()> {
         let mut words = std::str::from_utf8(message).ok()?.split(' ');
         let server = words.next()?;
         let name = NamespaceName::new(words.next()?);
         let revision = Revision(words.next()?.parse().ok()?);
-        let lineage = match words.next()? {
-            "-" => None,
-            lineage => Some(Lineage(Uuid::parse_str(lineage).ok()?)),
-        };
+        let lineage = Uuid::parse_str(words.next()?).ok()?;
+        let lineage = (!lineage.is_nil()).then_some(Lineage(lineage));
         self.wake.note(&name, lineage, revision);
         let deadline_ms = words.next()?.parse().ok();
         if server != self.server
             && let Some(deadline_ms) = self.look_at(&self.lane(&name), deadline_ms)
         {
-            self.wake.note_due(name, deadline_ms);
+            self.wake.note_due(name.clone(), deadline_ms);
+        }
+        if words.next()? == self.server {
+            self.lane(&name).turn.notify_one();
         }
         Some(())
     }

@@ -1,14 +1,14 @@
 //! Writes as the scripts take them that apply them: each key once, and each write in as few words as can be, for what costs
 //! Redis most is the strings that its Lua makes of them.
 
-use std::io::Write as _;
+use std::mem;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::{
     read::is_internal,
-    record::{log_bytes, rest},
+    record::{NEVER, OF_KEY, empty_rest, log_bytes, rest},
 };
 use crate::backend::{
     Created, Draft, GroupIndex, Groups, Key, NewDeadline, Removal, Revision, Write, WriteOp,
@@ -19,12 +19,11 @@ use crate::backend::{
 pub(super) struct Writes {
     /// Which groups take a revision.
     pub logged: Vec<bool>,
-    /// First those of users that are written, last internal ones that are; those that were read follow each other.
+    /// First those of users that are written, then internal ones; then those of both that are only removed without a trace;
+    /// and at the end those that were read and not written.
     keys: Vec<Key>,
-    /// How many keys of users are written, and how many internal ones.
-    written: [u64; 2],
-    /// Where among the keys those begin that were read, and where they end.
-    read: [usize; 2],
+    /// How many there are of each.
+    counts: [usize; 5],
     /// Of how many keys of users an entry is left, of how many bytes, and by how many bytes the log grows.
     left: [u64; 3],
     words: Vec<Bytes>,
@@ -36,31 +35,25 @@ impl Writes {
         let logged = logged(&groups);
         let mut slots = Slots::default();
         let of_writes: Vec<usize> = groups.writes.iter().map(|write| slots.take(write)).collect();
-        let only_read: Vec<Key> =
-            reads.iter().filter(|key| !slots.note_read(key)).cloned().collect();
-        let (keys, written, read) = slots.arrange(only_read);
-        let starts = starts(&groups, &logged);
-        let mut words = Vec::with_capacity(3 * groups.writes.len());
+        let only_read = reads.iter().filter(|key| !slots.note_read(key)).cloned().collect();
+        let (keys, counts) = slots.arrange(only_read);
+        let (left, starts) = (slots.left(), starts(&groups, &logged));
+        let mut words = Vec::with_capacity(2 * groups.writes.len());
         for ((write, slot), start) in groups.writes.into_iter().zip(of_writes).zip(starts) {
-            write_words(write, slots.all[slot].number, start, &mut words);
+            write_words(write, slots.all[slot].mention(), start, &mut words);
         }
-        Self { logged, keys, written, read, left: slots.left(), words }
+        Self { logged, keys, counts, left, words }
     }
 
-    /// How many keys are written, and what that comes to.
+    /// How many keys are written in which way, and what that comes to.
     pub(super) fn counts(&self) -> impl Iterator<Item = Bytes> {
-        self.written.iter().chain(&self.left).map(|count| count.to_string().into())
+        let counts = self.counts[..4].iter().map(|count| count.to_string().into());
+        counts.chain(self.left.iter().map(|count| count.to_string().into()))
     }
 
-    /// How many keys there are.
-    pub(super) fn key_count(&self) -> Bytes {
-        self.keys.len().to_string().into()
-    }
-
-    /// The numbers, from one on, of the first and the last key that was read.
-    pub(super) fn read(&self) -> [Bytes; 2] {
-        let [start, end] = self.read;
-        [start + 1, end].map(|number| number.to_string().into())
+    /// How many keys were read and are not written.
+    pub(super) fn only_read(&self) -> Bytes {
+        self.counts[4].to_string().into()
     }
 
     /// The keys.
@@ -88,8 +81,21 @@ struct Slot {
     /// Its place among all keys that are written, from one on.
     number: usize,
     is_read: bool,
+    /// Whether it is only removed without a trace: nothing need be known of it.
+    is_only_dropped: bool,
+    is_mentioned: bool,
     /// How large the entry is that is left in the end, if one is.
     left: Option<u64>,
+}
+
+/// How a write says which key it is of.
+enum Mention {
+    /// The next one of its kind, and whether it was read.
+    Next { letter: u8, is_read: bool },
+    /// The one with this number, which was written before.
+    Again(usize),
+    /// It need not be said.
+    Dropped,
 }
 
 impl Slots {
@@ -100,48 +106,51 @@ impl Slots {
         }
         let size = |draft: &Draft| entry_bytes(key, &draft.content_type, &draft.value);
         let left = op.draft().map(size);
+        let is_only_dropped = matches!(op, WriteOp::RemoveUnlogged);
         let index = *self.index.entry(key.clone()).or_insert(self.all.len());
         match self.all.get_mut(index) {
-            Some(slot) => slot.left = left,
-            None => {
-                self.all.push(Slot { key: key.clone(), number: 0, is_read: false, left });
+            Some(slot) => {
+                slot.left = left;
+                slot.is_only_dropped &= is_only_dropped;
             }
+            None => self.all.push(Slot {
+                key: key.clone(),
+                number: 0,
+                is_read: false,
+                is_only_dropped,
+                is_mentioned: false,
+                left,
+            }),
         }
         index
     }
 
-    /// Tells whether a key is written, and if so notes that it was read.
+    /// Tells whether a key is written and will be told to have been read with that; if so notes that it was.
     fn note_read(&mut self, key: &Key) -> bool {
         let index = self.index.get(key);
         let slot = index.map(|index| &mut self.all[*index]);
-        slot.map(|slot| slot.is_read = true).is_some()
+        slot.filter(|slot| !slot.is_only_dropped).map(|slot| slot.is_read = true).is_some()
     }
 
-    /// Numbers what is written. Answers all keys in order, how many of users are written and how many internal ones,
-    /// and where those are that were read.
-    fn arrange(&mut self, only_read: Vec<Key>) -> (Vec<Key>, [u64; 2], [usize; 2]) {
+    /// Numbers what is written. Answers all keys in order, and how many there are of each kind.
+    fn arrange(&mut self, only_read: Vec<Key>) -> (Vec<Key>, [usize; 5]) {
         let mut keys = Vec::with_capacity(self.all.len() + only_read.len());
-        let mut number = 0;
-        let mut add = |keys: &mut Vec<Key>, internal: bool, read: bool| {
-            let is_such =
-                |slot: &&mut Slot| is_internal(&slot.key) == internal && slot.is_read == read;
+        let kinds = [(false, false), (false, true), (true, false), (true, true)];
+        let counts = kinds.map(|(is_dropped, internal)| {
+            let before = keys.len();
+            let is_such = |slot: &&mut Slot| {
+                slot.is_only_dropped == is_dropped && is_internal(&slot.key) == internal
+            };
             for slot in self.all.iter_mut().filter(is_such) {
-                number += 1;
-                slot.number = number;
                 keys.push(slot.key.clone());
+                slot.number = keys.len();
             }
-        };
-        add(&mut keys, false, false);
-        let start = keys.len();
-        add(&mut keys, false, true);
-        let users = keys.len();
+            keys.len() - before
+        });
+        let [users, internals, dropped_users, dropped_internals] = counts;
+        let counts = [users, internals, dropped_users, dropped_internals, only_read.len()];
         keys.extend(only_read);
-        let internals = keys.len();
-        add(&mut keys, true, true);
-        let end = keys.len();
-        add(&mut keys, true, false);
-        let written = [users as u64, (keys.len() - internals) as u64];
-        (keys, written, [start, end])
+        (keys, counts)
     }
 
     fn left(&self) -> [u64; 3] {
@@ -149,6 +158,24 @@ impl Slots {
         let sizes = of_users.filter_map(|slot| slot.left);
         let (count, bytes) = sizes.fold((0, 0), |(count, sum), size| (count + 1, sum + size));
         [count, bytes, self.log_bytes]
+    }
+}
+
+impl Slot {
+    /// How the next of its writes says which key it is of.
+    fn mention(&mut self) -> Mention {
+        if self.is_only_dropped {
+            return Mention::Dropped;
+        }
+        if mem::replace(&mut self.is_mentioned, true) {
+            return Mention::Again(self.number);
+        }
+        let letter = match () {
+            () if is_internal(&self.key) => b'i',
+            () if self.key.is_internal() => b'o',
+            () => b'u',
+        };
+        Mention::Next { letter, is_read: self.is_read }
     }
 }
 
@@ -174,10 +201,10 @@ fn starts(groups: &Groups, logged: &[bool]) -> Vec<u8> {
     starts
 }
 
-/// A word that says what to do, the number of the key, and the record after its time; where only the script knows
-/// deadline or creation, these two before the rest.
-fn write_words(write: Write, number: usize, start: u8, words: &mut Vec<Bytes>) {
-    let Write { key, op } = write;
+/// A word that says what to do, the number of the key if it has been written before, and the record after its time; where
+/// only the script knows deadline or creation, these two before the rest.
+fn write_words(write: Write, mention: Mention, start: u8, words: &mut Vec<Bytes>) {
+    let Write { op, .. } = write;
     let kind = match &op {
         WriteOp::Set(_) => b'S',
         WriteOp::SetDeadline(_) => b'T',
@@ -188,38 +215,49 @@ fn write_words(write: Write, number: usize, start: u8, words: &mut Vec<Bytes>) {
         WriteOp::Remove(Removal::Lease) => b'L',
         WriteOp::Remove(Removal::Revoked) => b'R',
     };
-    let log_bytes = log_bytes(&key, &op);
-    let number = number.to_string().into();
-    let completed = || Bytes::copy_from_slice(&[kind, start, b'*']);
+    let (letter, read, number) = match mention {
+        Mention::Next { letter, is_read } => (letter, if is_read { b'r' } else { b'-' }, None),
+        Mention::Again(number) => (b'n', b'-', Some(number)),
+        // But for the beginning of a group there is nothing to be told.
+        Mention::Dropped if start == b'.' => return,
+        Mention::Dropped => (b'.', b'-', None),
+    };
+    let word = |form: u8| Bytes::copy_from_slice(&[kind, start, form, letter, read]);
+    let number = number.map(|number| number.to_string().into());
     match op {
         WriteOp::Set(draft) | WriteOp::SetDeadline(draft) | WriteOp::SetUnlogged(draft) => {
             let deadline = deadline(&draft.deadline);
             match created(&draft, &deadline) {
                 Ok(known) => {
-                    let record = tail(&key, &draft, &known, log_bytes);
-                    words.extend([Bytes::copy_from_slice(&[kind, start]), number, record]);
+                    words.push(word(b'.'));
+                    words.extend(number);
+                    words.push(tail(&draft, &known));
                 }
                 Err(created) => {
-                    let record = tail(&key, &draft, "", log_bytes);
-                    words.extend([completed(), number, deadline.into(), created.into(), record]);
+                    words.push(word(b'*'));
+                    words.extend(number);
+                    words.extend([deadline.into(), created.into(), tail(&draft, "")]);
                 }
             }
         }
         WriteOp::Remove(_) => {
-            let [never, created] = ["-", ""].map(|text| Bytes::from_static(text.as_bytes()));
-            let record = format!(" {log_bytes} 0 0 0 0\n").into();
-            words.extend([completed(), number, never, created, record]);
+            words.push(word(b'*'));
+            words.extend(number);
+            words.extend([Bytes::from_static(NEVER.as_bytes()), Bytes::new(), empty_rest()]);
         }
-        WriteOp::RemoveUnlogged => words.extend([Bytes::copy_from_slice(&[kind, start]), number]),
+        WriteOp::RemoveUnlogged => {
+            words.push(word(b'.'));
+            words.extend(number);
+        }
     }
 }
 
 /// The deadline as it stands in records; after a `+`, how long after the commit.
 fn deadline(deadline: &NewDeadline) -> String {
     match deadline {
-        NewDeadline::Never => "-".to_owned(),
-        NewDeadline::Of(_) => "@".to_owned(),
-        NewDeadline::At(at_ms) => at_ms.to_string(),
+        NewDeadline::Never => NEVER.to_owned(),
+        NewDeadline::Of(_) => OF_KEY.to_owned(),
+        NewDeadline::At(at_ms) => format!("{:014}", at_ms.max(&0)),
         NewDeadline::After(ttl_ms) => format!("+{ttl_ms}"),
     }
 }
@@ -230,20 +268,21 @@ fn created(draft: &Draft, deadline: &str) -> Result<String, String> {
     match (draft.created, &draft.deadline) {
         (Created::By(GroupIndex(index)), _) => Err(format!("#{}", index + 1)),
         (Created::Before(Revision(revision), time_ms), NewDeadline::Never | NewDeadline::Of(_)) => {
-            Ok(format!(" {deadline} {revision} {time_ms}"))
+            Ok(format!(" {deadline} {revision:016} {time_ms:014}"))
         }
-        (Created::Before(Revision(revision), time_ms), _) => Err(format!("{revision} {time_ms}")),
+        (Created::Before(Revision(revision), time_ms), _) => {
+            Err(format!("{revision:016} {time_ms:014}"))
+        }
     }
 }
 
-/// A record from what is given on: its first fields, its sizes, and the rest.
-fn tail(key: &Key, draft: &Draft, known: &str, log_bytes: u64) -> Bytes {
+/// A record from what is given on: its first fields, and the rest.
+fn tail(draft: &Draft, known: &str) -> Bytes {
     let Draft { value, content_type, version, deadline, .. } = draft;
     let reference = deadline.reference();
-    let size = entry_bytes(key, content_type, value);
     let length = value.len() + content_type.len() + reference.map_or(0, |it| it.as_bytes().len());
-    let mut tail = Vec::with_capacity(128 + length);
-    write!(tail, "{known} {log_bytes} {size} ").expect("memory takes all that is written");
+    let mut tail = Vec::with_capacity(96 + length);
+    tail.extend_from_slice(known.as_bytes());
     rest(*version, content_type, reference, value, &mut tail);
     tail.into()
 }

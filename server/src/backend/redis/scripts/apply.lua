@@ -1,238 +1,249 @@
 -- How writes are applied, for the scripts that do.
 --
--- A record is a line of text, `KIND LINK REVISION TIME DEADLINE CREATE_REVISION CREATED LOG_BYTES SIZE VERSION CT REF`, and
--- then content type, reference and value, with the lengths of the first two in the line. LINK names the entry of the log
--- that has the version before this one beside it.
+-- A record is a line of text, `KIND REVISION-INDEX TIME DEADLINE CREATE_REVISION CREATED VERSION CT REF`, and then content
+-- type, reference and value, with the lengths of the first two in the line. All in the line have their widths, so that
+-- nothing has to be sought. REVISION-INDEX names the entry of the log that has the version before this one beside it. What
+-- was written over that without a trace, kind `V`, has its name after TIME, `U` has none.
 --
--- Strings are what costs most: Redis' Lua hashes every byte of each one that it makes.
+-- Strings are what costs most: Redis' Lua hashes every byte of each one that it makes. A key is told by its number.
+--
+-- From before: `counts_at`, where the counts stand: of keys of users and internal ones, of those of both that are only
+-- removed without a trace, of how many entries of users are left of the first and of how many bytes, and by how many bytes
+-- the log grows; `keys_at`, before the first key, in that order; `place`, where the writes begin.
 
 -- How many keys are remembered with the commits that wrote them, at least; at most twice as many.
 local REMEMBERED = 32768
+-- Where something stands in the line of a record.
+local DEADLINE_AT, DEADLINE_END, REF_AT, REF_END, LINE, OVER = 41, 54, 109, 113, 114, 23
+-- What an event counts for beside key and value.
+local EVENT_BYTES = 128
+-- How many events share an entry of the log: as its name that has the name of the last. The number is four times as many.
+local MOST_LOGGED, MOST_LOGGED_BYTES = 32, 16384
 
--- What a record begins with, by the codes of the kinds.
+local users, internals = ARGV[counts_at] + 0, ARGV[counts_at + 1] + 0
+local gone_users, gone_internals = ARGV[counts_at + 2] + 0, ARGV[counts_at + 3] + 0
+local live, bytes, log_bytes = ARGV[counts_at + 4] + 0, ARGV[counts_at + 5] + 0, ARGV[counts_at + 6] + 0
+local written = users + internals
+
+-- What the keys held, by their numbers; false: nothing.
+local was = {}
+if users > 0 and users <= 4000 then
+  was = call('HMGET', UE, unpack(ARGV, keys_at + 1, keys_at + users))
+else
+  for first = 1, users, 4000 do
+    local found = call('HMGET', UE, unpack(ARGV, keys_at + first, keys_at + math.min(first + 3999, users)))
+    for i = 1, #found do was[first + i - 1] = found[i] end
+  end
+end
+for first = users + 1, written, 4000 do
+  local found = call('HMGET', IE, unpack(ARGV, keys_at + first, keys_at + math.min(first + 3999, written)))
+  for i = 1, #found do was[first + i - 1] = found[i] end
+end
+
+-- What they hold from now on: each key and its record after it. Then the keys that are new, with the scores that place them
+-- in order, and where deadlines are concerned those before, and those from now on or false.
+local set, new_users, new_internals, was_due, is_due = {}, {}, {}, {}, {}
+local has_dropped = false
+-- What goes into the log next: for each event key, record, how the record before stands with it, and that record.
+local log, logged, logged_bytes, last_link = {}, 0, 0, nil
+local revision, revision_text, index = h[REVISION] + 0, h[REVISION], 0
+local now_part, compacted, stamps, events = ' ' .. now_text, h[COMPACTED], {}, 0
 local KINDS = { [68] = 'D ', [69] = 'E ', [76] = 'L ', [82] = 'R ', [83] = 'S ', [84] = 'T ', [85] = 'U ' }
+local user, internal = 0, users
 
--- Calls a command with any number of arguments, in bounded pieces. `size` is how many belong together.
-local function in_pieces(size, list, run)
-  local step = 1000 * size
-  for first = 1, #list, step do
-    run(unpack(list, first, math.min(first + step - 1, #list)))
+-- Each write has a word, the number of its key if it had a write before, and the rest of its record. The word is the kind;
+-- what begins with it: `+`, a group that takes a revision, `-`, one that takes none, `.`, nothing; a `*` where deadline
+-- and creation have to be completed, and come before the rest; and which key it is of: the next of users (`u`), or one that
+-- does not count (`o`), the next internal one (`i`), one before (`n`), or none (`.`).
+local word = ARGV[place]
+while word do
+  local kind, begins, form, of = byte(word, 1, 4)
+  if begins ~= 46 then
+    if begins == 43 then
+      revision = revision + 1
+      revision_text = format(WHOLE, revision)
+    end
+    index = 0
+    stamps[#stamps + 1] = revision_text
   end
-end
-
--- The hash that holds a key.
-local function entries_of(key)
-  if byte(key) == 0 and byte(key, 2) ~= 0 then return IE end
-  return UE
-end
-
--- What is to be written, as the arguments from one on tell: how many keys of users are written and how many internal
--- ones, how many of what is written last to each of the former lives and how many bytes that has, how many bytes the log
--- grows by. `keys` is the number of keys that stand at `keys_at`: those of users come first, internal ones last.
-local function writes_at(place, keys_at, keys, first)
-  local users, internals = ARGV[place] + 0, ARGV[place + 1] + 0
-  return { users = users, internals = internals, live = ARGV[place + 2] + 0, bytes = ARGV[place + 3] + 0,
-    log_bytes = ARGV[place + 4] + 0, first = first,
-    -- With the number of a key that is where it stands.
-    users_at = keys_at - 1, internals_at = keys_at - 1 + keys - internals - users }
-end
-
--- What the keys hold that are written: records in the order of the keys, false for what is not there.
-local function fetch(w)
-  local users, count = w.users, w.users + w.internals
-  local records = {}
-  local function add(entries, at, from, to)
-    for first = from, to, 4000 do
-      local last = math.min(first + 3999, to)
-      local found = call('HMGET', entries, unpack(ARGV, at + first, at + last))
-      if #records == 0 then records = found else
-        for i = 1, #found do records[first + i - 1] = found[i] end
+  local n
+  if of == 117 or of == 111 then
+    user = user + 1
+    n = user
+  elseif of == 105 then
+    internal = internal + 1
+    n = internal
+  elseif of == 110 then
+    place = place + 1
+    n = ARGV[place] + 0
+  end
+  if not n then
+    place = place + 1
+  else
+    local key = ARGV[keys_at + n]
+    local prev, is_first = set[2 * n], false
+    if prev == nil then
+      prev, is_first = was[n], true
+      set[2 * n - 1] = key
+      if not prev then
+        local new = n <= users and new_users or new_internals
+        new[#new + 1] = '0'
+        new[#new + 1] = key
       end
     end
-  end
-  add(UE, w.users_at, 1, users)
-  add(IE, w.internals_at, users + 1, count)
-  return records
-end
-
--- Whether a revision is after another, both as text.
-local function is_after(revision, other)
-  if #revision == #other then return revision > other end
-  return tonumber(revision) > tonumber(other)
-end
-
--- Applies the groups. Each write has a word, the number of its key, and the rest of its record. The word is the kind, and what
--- begins with it: `+`, a group that takes a revision; `-`, one that takes none; `.`, nothing. With a `*` behind, deadline
--- and creation have to be completed, and come before the rest.
---
--- Answers by the numbers of the keys: what they held, what they hold, and the deadlines of both where they have one of
--- their own.
-local function apply(h, now, w)
-  local ARGV, users, users_at, internals_at = ARGV, w.users, w.users_at, w.internals_at
-  local was, is, was_due, is_due = fetch(w), {}, {}, {}
-  local revision, revision_text, now_text, index = h[REVISION] + 0, h[REVISION], text(now), 0
-  local compacted, stamps, live, bytes, log_bytes, events = h[COMPACTED], {}, w.live, w.bytes, w.log_bytes, 0
-  -- Of a record the first or the second, and then deadline and size.
-  local ITS_LINK, ITS_REVISION = '^%a (%S+) %d+ %d+ (%S+) %d+ %d+ %d+ (%d+)', '^%a %S+ (%d+) %d+ (%S+) %d+ %d+ %d+ (%d+)'
-  local ITS_LOG_BYTES = '^%a %S+ %d+ %d+ %S+ %d+ %d+ (%d+)'
-  local place = w.first
-  local word = ARGV[place]
-  while word do
-    local kind, begins, form = byte(word, 1, 3)
-    local n = ARGV[place + 1] + 0
-    local key = ARGV[n <= users and users_at + n or internals_at + n]
-    if begins ~= 46 then
-      if begins == 43 then
-        revision = revision + 1
-        revision_text = text(revision)
-      end
-      index = 0
-      stamps[#stamps + 1] = revision_text
-    end
-
-    local prev, link_or_revision = is[n], '-'
-    local is_first = prev == nil
-    if is_first then prev = was[n] end
+    local prev_kind, over = nil, 0
     if prev then
-      local due, size
-      link_or_revision, due, size = match(prev, kind == 85 and ITS_LINK or ITS_REVISION)
+      prev_kind = byte(prev)
+      if prev_kind == 86 then over = OVER end
       if is_first then
-        if due ~= '-' and due ~= '@' then was_due[n] = due end
-        if n <= users and byte(key) ~= 0 then
-          bytes = bytes - size
-          local prev_kind = byte(prev)
-          if prev_kind >= 83 and prev_kind <= 85 then live = live - 1 end
+        local due = byte(prev, DEADLINE_AT + over)
+        if due ~= 45 and due ~= 64 then was_due[n] = sub(prev, DEADLINE_AT + over, DEADLINE_END + over) end
+        if of == 117 and prev_kind >= 83 then
+          live, bytes = live - 1, bytes - #key - #prev + LINE
+          if due == 64 then bytes = bytes + sub(prev, REF_AT, REF_END) end
         end
       end
     end
 
     if kind == 88 then
-      is[n], is_due[n] = false, nil
-      place = place + 2
+      set[2 * n], has_dropped = false, true
+      if was_due[n] or is_due[n] then is_due[n] = false end
+      place = place + 1
     else
-      local link = link_or_revision
+      local link, deadline, record
+      local stamp
       if kind ~= 85 then
         index = index + 1
-        link = revision_text .. (index == 1 and '-1' or '-' .. text(index))
-      end
-      local record
-      if form then
-        local deadline, created = ARGV[place + 2], ARGV[place + 3]
-        if byte(deadline) == 43 then deadline = text(now + deadline) end
-        if created == '' then created = revision_text .. ' ' .. now_text elseif byte(created) == 35 then
-          created = (stamps[tonumber(sub(created, 2))] or revision_text) .. ' ' .. now_text
-        end
-        is_due[n] = deadline ~= '-' and deadline ~= '@' and deadline or nil
-        record = KINDS[kind] .. link .. ' ' .. revision_text .. ' ' .. now_text .. ' ' .. deadline .. ' ' .. created
-          .. ARGV[place + 4]
-        place = place + 5
+        link = index == 1 and revision_text .. '-00001' or revision_text .. format('-%05d', index)
+        stamp = link .. now_part
       else
-        is_due[n] = nil
-        record = KINDS[kind] .. link .. ' ' .. revision_text .. ' ' .. now_text .. ARGV[place + 2]
-        place = place + 3
+        stamp = revision_text .. '-00000' .. now_part
       end
-      is[n] = record
+      local begin = KINDS[kind]
+      if kind == 85 and prev and prev_kind ~= 85 then
+        -- What this takes the place of, or what that took the place of, is in the log.
+        begin, stamp = 'V ', stamp .. ' ' .. (over > 0 and sub(prev, 41, 62) or sub(prev, 3, 24))
+      end
+      if form == 42 then
+        deadline = ARGV[place + 1]
+        local created = ARGV[place + 2]
+        if byte(deadline) == 43 then deadline = format(MOMENT, now + deadline) end
+        if created == '' then created = revision_text .. now_part elseif byte(created) == 35 then
+          created = (stamps[tonumber(sub(created, 2))] or revision_text) .. now_part
+        end
+        record = begin .. stamp .. ' ' .. deadline .. ' ' .. created .. ARGV[place + 3]
+        if byte(deadline) == 45 or byte(deadline) == 64 then deadline = nil end
+        place = place + 4
+      else
+        record = begin .. stamp .. ARGV[place + 1]
+        place = place + 2
+      end
+      if deadline or was_due[n] or is_due[n] then is_due[n] = deadline or false end
+      set[2 * n] = record
       if kind ~= 85 then
         events = events + 1
+        local how = 'p'
         if not prev then
-          call('XADD', LOG, link, 'k', key, 'r', record)
-        elseif byte(prev) ~= 85 and is_after(link_or_revision, compacted) then
-          call('XADD', LOG, link, 'k', key, 'r', record, 'p', prev)
-        else
+          prev, how = '', '-'
+        elseif prev_kind > 84 or (is_first and sub(prev, 3, 18) <= compacted) then
           -- It is not in the log by itself, and counts here.
-          log_bytes = log_bytes + match(prev, ITS_LOG_BYTES)
-          call('XADD', LOG, link, 'k', key, 'r', record, 'q', prev)
+          log_bytes = log_bytes + EVENT_BYTES + #key
+          if prev_kind == 83 or prev_kind > 84 then
+            log_bytes = log_bytes + #prev - LINE - over - sub(prev, REF_AT + over, REF_END + over)
+          end
+          how = 'q'
+        end
+        log[logged + 1], log[logged + 2], log[logged + 3], log[logged + 4] = key, record, how, prev
+        logged, logged_bytes, last_link = logged + 4, logged_bytes + #record + #prev, link
+        if logged >= MOST_LOGGED or logged_bytes >= MOST_LOGGED_BYTES then
+          call('XADD', LOG, link, unpack(log, 1, logged))
+          logged, logged_bytes = 0, 0
         end
       end
     end
-    word = ARGV[place]
   end
-  if events > 0 then
-    if h[EVENTS] == '0' then h[OLDEST] = now_text end
-    h[EVENTS], h[LOG_BYTES] = text(h[EVENTS] + events), text(h[LOG_BYTES] + log_bytes)
-  end
-  h[REVISION], h[TIME] = revision_text, now_text
-  if live ~= 0 then h[KEYCOUNT] = text(h[KEYCOUNT] + live) end
-  if bytes ~= 0 then h[BYTES] = text(h[BYTES] + bytes) end
-  return was, is, was_due, is_due
+  word = ARGV[place]
 end
 
--- Writes what the keys of a space hold after the commit, those with numbers from one to another; answers whether deadlines
--- have moved.
-local function store(entries, order, deadlines, keys_at, from, to, was, is, was_due, is_due)
-  local set, gone, new, due, free, count = {}, {}, {}, {}, {}, 0
-  for n = from, to do
-    local key, record = ARGV[keys_at + n], is[n]
+if logged > 0 then call('XADD', LOG, last_link, unpack(log, 1, logged)) end
+
+if has_dropped then
+  -- Those that are dropped leave no holes.
+  local left, left_users = {}, 0
+  for n = 1, written do
+    local key, record = set[2 * n - 1], set[2 * n]
     if record then
-      set[count + 1], set[count + 2], count = key, record, count + 2
-      if not was[n] then
-        new[#new + 1] = '0'
-        new[#new + 1] = key
-      end
-    elseif was[n] then
-      gone[#gone + 1] = key
+      left[#left + 1] = key
+      left[#left + 1] = record
+      if n <= users then left_users = left_users + 1 end
+    else
+      call('HDEL', n <= users and UE or IE, key)
+      call('ZREM', n <= users and UO or IO, key)
     end
-    local is_at, was_at = is_due[n], was_due[n]
-    if is_at ~= was_at then
-      if is_at then
-        due[#due + 1] = is_at
-        due[#due + 1] = key
-      else
-        free[#free + 1] = key
+  end
+  for _, new in ipairs({ new_users, new_internals }) do
+    for i = #new - 1, 1, -2 do
+      local still = false
+      for j = 1, #left, 2 do if left[j] == new[i + 1] then still = true break end end
+      if not still then
+        table.remove(new, i)
+        table.remove(new, i)
       end
     end
   end
-  in_pieces(2, set, function(...) call('HSET', entries, ...) end)
-  in_pieces(2, new, function(...) call('ZADD', order, ...) end)
-  in_pieces(1, gone, function(...) call('HDEL', entries, ...) call('ZREM', order, ...) end)
-  in_pieces(2, due, function(...) call('ZADD', deadlines, ...) end)
-  in_pieces(1, free, function(...) call('ZREM', deadlines, ...) end)
-  return #due + #free > 0
+  set, user, internal = left, left_users, #left / 2
 end
-
--- Notes the earliest deadline that waits.
-local function note_next(h)
-  local next_ms = ''
-  for _, deadlines in ipairs({ UD, ID }) do
-    local at_ms = call('ZRANGE', deadlines, 0, 0, 'WITHSCORES')[2]
-    if at_ms and (next_ms == '' or tonumber(at_ms) < tonumber(next_ms)) then next_ms = text(tonumber(at_ms)) end
+for first = 1, user, 2000 do call('HSET', UE, unpack(set, 2 * first - 1, 2 * math.min(first + 1999, user))) end
+for first = user + 1, internal, 2000 do call('HSET', IE, unpack(set, 2 * first - 1, 2 * math.min(first + 1999, internal))) end
+for first = 1, #new_users, 4000 do call('ZADD', UO, unpack(new_users, first, math.min(first + 3999, #new_users))) end
+for first = 1, #new_internals, 4000 do
+  call('ZADD', IO, unpack(new_internals, first, math.min(first + 3999, #new_internals)))
+end
+local deadlines_moved = false
+for n, at in pairs(is_due) do
+  if at ~= (was_due[n] or false) then
+    deadlines_moved = true
+    local deadlines, key = n <= users and UD or ID, ARGV[keys_at + n]
+    if at then call('ZADD', deadlines, at, key) else call('ZREM', deadlines, key) end
   end
-  h[NEXT] = next_ms
+end
+local gone_at = keys_at + written
+if gone_users + gone_internals > 0 then
+  local function forget(entries, order, deadlines, from, to)
+    for first = from, to, 4000 do
+      local last = math.min(first + 3999, to)
+      call('HDEL', entries, unpack(ARGV, first, last))
+      call('ZREM', order, unpack(ARGV, first, last))
+      if call('ZREM', deadlines, unpack(ARGV, first, last)) > 0 then deadlines_moved = true end
+    end
+  end
+  forget(UE, UO, UD, gone_at + 1, gone_at + gone_users)
+  forget(IE, IO, ID, gone_at + gone_users + 1, gone_at + gone_users + gone_internals)
 end
 
 -- Remembers what this commit, which takes the next position, has written.
-local function remember(h, w)
-  h[POSITION] = text(h[POSITION] + 1)
-  local id = h[POSITION] .. '-*'
-  local function add(at, from, to)
-    for first = from, to, 4000 do
-      local last = math.min(first + 3999, to)
-      -- Fields and values are both keys: there is no empty one.
-      if (last - first) % 2 == 1 then
-        call('XADD', RECENT, id, unpack(ARGV, at + first, at + last))
-      else
-        call('XADD', RECENT, id, '', unpack(ARGV, at + first, at + last))
-      end
-    end
+local all = written + gone_users + gone_internals
+h[POSITION] = format(WHOLE, h[POSITION] + 1)
+for first = 1, all, 4000 do
+  local last = math.min(first + 3999, all)
+  -- Fields and values are both keys: there is no empty one.
+  if (last - first) % 2 == 1 then
+    call('XADD', RECENT, h[POSITION] .. '-*', unpack(ARGV, keys_at + first, keys_at + last))
+  else
+    call('XADD', RECENT, h[POSITION] .. '-*', '', unpack(ARGV, keys_at + first, keys_at + last))
   end
-  local written = w.users + w.internals
-  add(w.users_at, 1, w.users)
-  add(w.internals_at, w.users + 1, written)
-  local since_half = h[HALF_KEYS] + written
-  if since_half > REMEMBERED then
-    call('XTRIM', RECENT, 'MINID', text(h[HALF] + 1))
-    h[FORGOTTEN], h[HALF], since_half = h[HALF], h[POSITION], 0
-  end
-  h[HALF_KEYS] = text(since_half)
 end
+local since_half = h[HALF_KEYS] + all
+if since_half > REMEMBERED then
+  call('XTRIM', RECENT, 'MINID', format(WHOLE, h[HALF] + 1))
+  h[FORGOTTEN], h[HALF], since_half = h[HALF], h[POSITION], 0
+end
+h[HALF_KEYS] = format(WHOLE, since_half)
 
--- Writes what the arguments tell.
-local function write(h, now, w)
-  local was, is, was_due, is_due = apply(h, now, w)
-  local written = w.users + w.internals
-  local users = store(UE, UO, UD, w.users_at, 1, w.users, was, is, was_due, is_due)
-  local internals = store(IE, IO, ID, w.internals_at, w.users + 1, written, was, is, was_due, is_due)
-  if users or internals then note_next(h) end
-  remember(h, w)
-  return users or internals
+if events > 0 then
+  if h[EVENTS] == ZERO then h[OLDEST] = now_text end
+  h[EVENTS], h[LOG_BYTES] = format(WHOLE, h[EVENTS] + events), format(WHOLE, h[LOG_BYTES] + log_bytes)
 end
+h[REVISION], h[TIME] = revision_text, now_text
+if live ~= 0 then h[KEYCOUNT] = format(WHOLE, h[KEYCOUNT] + live) end
+if bytes ~= 0 then h[BYTES] = format(WHOLE, h[BYTES] + bytes) end

@@ -1,117 +1,131 @@
 -- Appends groups of writes, if what they rely on is as it was.
 --
 -- ARGV: 3 server, 4 channel, 5 server and namespace for messages, 6 position of the reads, 7 last moment or empty,
--- 8 exact revision or empty, 9 when the last attempt was refused or 0: then a turn is asked for, 10 a turn that was waited
--- for as long as it can have lasted or empty; 11 to 15 what is to be written; 16 number of keys, 17 and 18 the first and the
--- last of them that was read, 19 number of ranges; then the keys, the ranges (first, beyond, whether there is a beyond), and
--- the groups.
-local h, now, identity = settled()
-local position, at, refused_at = tonumber(h[POSITION] or 0), tonumber(ARGV[6]), tonumber(ARGV[9])
-local key_count = tonumber(ARGV[16])
-local first_read, last_read, ranges_at = 19 + ARGV[17], 19 + ARGV[18], 20 + key_count
-local groups = ranges_at + 3 * ARGV[19]
--- How many keys are looked through, and how many are told of, before it is simpler to read again.
-local LOOKED_AT, TOLD = 32768, 1000
+-- 8 exact revision or empty, 9 how long after a refusal this server tries again, 10 a turn that was waited for as long as it
+-- can have lasted or empty, 11 when the last attempt was refused, or 0: if not, a turn is asked for where this one is, 12 to 18
+-- what is to be written, 19 how many keys were only read, 20 number of ranges; then the keys, these last, the ranges (first,
+-- beyond, whether there is a beyond), and the groups. Their words have an `r` behind where the key was read.
+local position, at, me = tonumber(h[POSITION] or 0), ARGV[6] + 0, ARGV[3]
+local counts_at, keys_at = 12, 20
+local ranges_at = 21 + ARGV[12] + ARGV[13] + ARGV[14] + ARGV[15] + ARGV[19]
+local place = ranges_at + 3 * ARGV[20]
 -- How many commits a turn lasts, and how long at the most.
 local TURN_COMMITS, TURN_MS = 3, 1000
--- How long it waits for the next attempt: twice as long as that took the last time, and a little.
-local hold = refused_at > 0 and math.min(math.max(2 * (now - refused_at), 0) + 5, 500) or 0
--- The same after one that was successful, for there may be no other.
+-- How long it waits after a commit, for there may be no other.
 local HOLD_ON_MS = 20
+-- How long it waits for the next attempt otherwise: twice as long as that takes this server, and a little.
+local COMES_MS = 50
+local pace, asks = ARGV[9] + 0, ARGV[11] ~= '0'
+if asks then pace = math.max(pace, now - ARGV[11]) end
+local hold = math.min(2 * pace + COMES_MS, 500)
+-- How much of a queue for turns is kept.
+local MOST_WAITING = 4096
 
--- Whether a key comes before another, byte by byte: `<` would go by the language of the machine.
-local function is_before(key, other)
-  local place, length = 1, math.min(#key, #other)
-  while place <= length and byte(key, place) == byte(other, place) do place = place + 1 end
-  if place > length then return #key < #other end
-  return byte(key, place) < byte(other, place)
-end
-
--- Whether a key was read: a function, made only where it is needed.
-local function reads()
-  local keys, ranges = {}, {}
-  for i = first_read, last_read do keys[ARGV[i]] = true end
-  for i = ranges_at, groups - 1, 3 do
-    ranges[#ranges + 1] = { ARGV[i], ARGV[i + 2] == '1' and ARGV[i + 1] }
+-- Whose turn it is, if it is somebody's: since when, until when, and for how many commits; and who waits for theirs.
+local who, since, till, left
+local turn, queue, pass, keep_turn = stored[3] or '', stored[4] or '', nil, nil
+if turn ~= '' or asks then
+  -- Who has waited longest is the next.
+  pass = function()
+    local its_hold, rest
+    who, its_hold, rest = match(queue, '^([^ :]+):(%d+) ?(.*)$')
+    if who then since, till, left, queue = now, now + its_hold, TURN_COMMITS, rest end
   end
-  return function(key)
-    if keys[key] then return true end
-    for i = 1, #ranges do
-      local range = ranges[i]
-      if not is_before(key, range[1]) and (not range[2] or is_before(key, range[2])) then return true end
+  keep_turn = function()
+    local kept = who and table.concat({ who, format(WHOLE, since), format(WHOLE, till), left }, ' ') or ''
+    if kept ~= turn or queue ~= (stored[4] or '') then call('HSET', HEAD, 'turn', kept, 'queue', queue) end
+    turn = kept
+  end
+  who, since, till, left = match(turn, '^(%S+) (%d+) (%d+) (%d+)$')
+  if who then
+    since, till, left = since + 0, till + 0, left + 0
+    -- It may be over by the clock of who waited: this one stands still, or was set back.
+    if till <= now or turn == ARGV[10] then pass() end
+  end
+  if who and who ~= me then
+    if not find(' ' .. queue, ' ' .. me .. ':', 1, true) and #queue < MOST_WAITING then
+      queue = queue .. (queue == '' and '' or ' ') .. me .. ':' .. hold
     end
-    return false
+    keep_turn()
+    return { 'busy', now_text, state, format(WHOLE, till), turn }
   end
 end
 
--- The keys read that were written after the reads; nil if that is not known, or too much.
-local function changed_since()
-  if at == position then return {} end
-  if at > position or at < tonumber(h[FORGOTTEN]) then return nil end
-  local is_read, seen, changed, looked_at = reads(), {}, {}, 0
-  local from = text(at + 1) .. '-0'
-  while true do
-    local commits = call('XRANGE', RECENT, from, '+', 'COUNT', 100)
-    for i = 1, #commits do
-      local keys = commits[i][2]
-      looked_at = looked_at + #keys
-      for j = 1, #keys do
-        local key = keys[j]
-        if not seen[key] and key ~= '' then
-          seen[key] = true
-          if is_read(key) then changed[#changed + 1] = key end
+local changed = {}
+if at ~= position then
+  -- Which of the keys read were written after the reads; nil if that is not known, or too much.
+  changed = (function()
+    -- How many keys are looked through, and how many are told of, before it is simpler to read again.
+    local LOOKED_AT, TOLD = 32768, 1000
+    if at > position or at < tonumber(h[FORGOTTEN]) then return nil end
+    local read, seen, found, looked_at = {}, {}, {}, 0
+    local user_at, internal_at = keys_at, keys_at + ARGV[12]
+    for i = ranges_at - ARGV[19], ranges_at - 1 do read[ARGV[i]] = true end
+    local i = place
+    while ARGV[i] do
+      local kind, _, form, of, is_read = byte(ARGV[i], 1, 5)
+      if of == 110 then i = i + 1 elseif of ~= 46 then
+        if of == 105 then internal_at = internal_at + 1 else user_at = user_at + 1 end
+        if is_read == 114 then read[ARGV[of == 105 and internal_at or user_at]] = true end
+      end
+      i = i + ((kind == 88 or of == 46) and 1 or form == 42 and 4 or 2)
+    end
+    -- Byte by byte: `<` would go by the language of the machine.
+    local function is_before(key, other)
+      local p, length = 1, math.min(#key, #other)
+      while p <= length and byte(key, p) == byte(other, p) do p = p + 1 end
+      if p > length then return #key < #other end
+      return byte(key, p) < byte(other, p)
+    end
+    local function was_read(key)
+      if read[key] then return true end
+      for r = ranges_at, place - 1, 3 do
+        if not is_before(key, ARGV[r]) and (ARGV[r + 2] ~= '1' or is_before(key, ARGV[r + 1])) then return true end
+      end
+      return false
+    end
+    local from = format(WHOLE, at + 1) .. '-0'
+    while true do
+      local commits = call('XRANGE', RECENT, from, '+', 'COUNT', 100)
+      for c = 1, #commits do
+        local keys = commits[c][2]
+        looked_at = looked_at + #keys
+        for j = 1, #keys do
+          local key = keys[j]
+          if not seen[key] and key ~= '' then
+            seen[key] = true
+            if was_read(key) then found[#found + 1] = key end
+          end
         end
       end
+      if #found > TOLD then return nil end
+      if #commits < 100 then return found end
+      if looked_at > LOOKED_AT then return nil end
+      from = '(' .. commits[#commits][1]
     end
-    if #changed > TOLD then return nil end
-    if #commits < 100 then return changed end
-    if looked_at > LOOKED_AT then return nil end
-    from = '(' .. commits[#commits][1]
-  end
+  end)()
 end
-
--- The server whose turn it is, if it is somebody's: its name, since when, until when, for how many commits.
-local function turn()
-  local who, since, till, left = match(h[TURN] or '', '^(%S+) (%d+) (%d+) (%d+)$')
-  if who and tonumber(till) > now then return who, tonumber(since), till, tonumber(left) end
-end
-
--- By the clock of who waited it is over: this one stands still, or was set back.
-if ARGV[10] ~= '' and h[TURN] == ARGV[10] then
-  h[TURN] = ''
-  call('HSET', HEAD, 'turn', '')
-end
-local who, since, till, left = turn()
-if who and who ~= ARGV[3] then return { 'busy', text(now), h, till, h[TURN] } end
-
-local changed = changed_since()
-local in_time = ARGV[7] == '' or now <= tonumber(ARGV[7])
-local is_exact = ARGV[8] == '' or tonumber(ARGV[8]) == tonumber(h[REVISION] or 0)
+local in_time = ARGV[7] == '' or now <= ARGV[7] + 0
+local is_exact = ARGV[8] == '' or ARGV[8] + 0 == tonumber(h[REVISION] or 0)
 if not (changed and #changed == 0 and in_time and is_exact) then
   local moved = false
   if changed then
     moved = {}
     for i = 1, #changed do
-      moved[#moved + 1] = changed[i]
-      moved[#moved + 1] = call('HGET', entries_of(changed[i]), changed[i])
+      local key = changed[i]
+      moved[2 * i - 1] = key
+      moved[2 * i] = call('HGET', byte(key) == 0 and byte(key, 2) ~= 0 and IE or UE, key)
     end
   end
-  if hold > 0 and h[FORMAT] and (not who or now - since < TURN_MS) then
-    h[TURN] = table.concat({ ARGV[3], text(since or now), text(now + hold), tostring(left or TURN_COMMITS) }, ' ')
-    call('HSET', HEAD, 'turn', h[TURN])
+  if keep_turn and h[1] then
+    if not who and asks then who, since, till, left = me, now, now, TURN_COMMITS end
+    if who and now - since < TURN_MS then till = now + hold end
+    keep_turn()
   end
-  return { 'moved', text(now), h, moved }
+  return { 'moved', now_text, state, moved }
 end
 
-if not ARGV[groups] then return { 'done', text(now), h, h[REVISION] or '0' } end
-begin(h, now, identity)
-local revision = h[REVISION]
-local deadlines_moved = write(h, now, writes_at(11, 20, key_count, groups))
-if who then
-  local is_over = left <= 1 or now - since >= TURN_MS
-  local next_turn = { who, text(since), text(now + math.min(hold, HOLD_ON_MS)), tostring(left - 1) }
-  h[TURN] = is_over and '' or table.concat(next_turn, ' ')
+if not ARGV[place] then
+  if keep_turn then keep_turn() end
+  return { 'done', now_text, state, h[REVISION] or '0' }
 end
-save(h)
-if deadlines_moved or h[REVISION] ~= revision then publish(h, ARGV[4], ARGV[5]) end
-return { 'done', text(now), h, revision }

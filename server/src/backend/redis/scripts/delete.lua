@@ -1,19 +1,17 @@
 -- Removes everything but the name, the last revision and the position, if nothing was committed since a position.
 --
 -- ARGV: 3 channel, 4 server and namespace for messages, 5 position, 6 last moment or empty.
-local h, now = settled()
-if not h[FORMAT] then return { 'done', text(now), h } end
-local in_time = ARGV[6] == '' or now <= tonumber(ARGV[6])
-if ARGV[5] ~= h[POSITION] or not in_time then return { 'moved', text(now), h } end
-if h[LINEAGE] == '' then return { 'done', text(now), h } end
-local d = {}
-for i = 1, TURN do d[i] = h[i] end
-d[LINEAGE], d[CREATED], d[TIME], d[POSITION] = '', text(now), text(now), text(h[POSITION] + 1)
-d[BIRTH], d[COMPACTED], d[CLEARED] = h[REVISION], h[REVISION], h[REVISION]
-d[KEYCOUNT], d[BYTES], d[EVENTS], d[LOG_BYTES], d[OLDEST], d[NEXT] = '0', '0', '0', '0', '', ''
-d[FORGOTTEN], d[HALF], d[HALF_KEYS], d[TURN] = d[POSITION], d[POSITION], '0', ''
+if not h[1] then return { 'done', now_text, state } end
+local in_time = ARGV[6] == '' or now <= ARGV[6] + 0
+if ARGV[5] + 0 ~= h[POSITION] + 0 or not in_time then return { 'moved', now_text, state } end
+if h[LINEAGE] == NO_LINEAGE then return { 'done', now_text, state } end
+local was = state
+h[LINEAGE], h[CREATED], h[TIME], h[POSITION] = NO_LINEAGE, now_text, now_text, format(WHOLE, h[POSITION] + 1)
+h[BIRTH], h[COMPACTED], h[CLEARED] = h[REVISION], h[REVISION], h[REVISION]
+h[KEYCOUNT], h[BYTES], h[EVENTS], h[LOG_BYTES], h[OLDEST], h[NEXT] = ZERO, ZERO, ZERO, ZERO, NO_TIME, NO_TIME
+h[FORGOTTEN], h[HALF], h[HALF_KEYS] = h[POSITION], h[POSITION], ZERO
 call('UNLINK', UE, UO, UD, IE, IO, ID, LOG, RECENT)
-call('HDEL', HEAD, 'ancestors')
-save(d)
-publish(d, ARGV[3], ARGV[4])
-return { 'done', text(now), h }
+call('HDEL', HEAD, 'ancestors', 'turn', 'queue')
+save()
+publish(ARGV[3], ARGV[4], '-')
+return { 'done', now_text, was }

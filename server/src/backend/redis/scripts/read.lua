@@ -1,7 +1,6 @@
 -- Reads entries as they are now.
 --
 -- ARGV: 3 number of keys of users, then these, then internal ones.
-local h, now, must_settle = stand()
 if must_settle then return { 'settle' } end
 local users = tonumber(ARGV[3])
 
@@ -17,4 +16,4 @@ local function fetch(entries, first, last)
   return all
 end
 
-return { 'ok', text(now), h, fetch(UE, 4, 3 + users), fetch(IE, 4 + users, #ARGV) }
+return { 'ok', now_text, state, fetch(UE, 4, 3 + users), fetch(IE, 4 + users, #ARGV) }

@@ -2,11 +2,10 @@
 --
 -- ARGV: 3 `u` or `i`, 4 and 5 the ends of the range in the form of ZRANGE, 6 whether in reverse, 7 how many keys, 8 revision
 -- or empty.
-local h, now, must_settle = stand()
 if must_settle then return { 'settle' } end
 local entries, order = UE, UO
 if ARGV[3] == 'i' then entries, order = IE, IO end
-local limit, at, budget = tonumber(ARGV[7]), tonumber(ARGV[8]), { 2000 }
+local limit, at, budget = tonumber(ARGV[7]), tonumber(ARGV[8]), { 500 }
 local MOST_BYTES, STEP = 1048576, 100
 
 local keys
@@ -30,4 +29,4 @@ while #seen < last and bytes < MOST_BYTES do
   end
 end
 local more = #seen < #keys and 1 or 0
-return { 'ok', text(now), h, at and call('HGET', HEAD, 'ancestors') or false, seen, records, more }
+return { 'ok', now_text, state, at and call('HGET', HEAD, 'ancestors') or false, seen, records, more }

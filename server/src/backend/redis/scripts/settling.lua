@@ -1,5 +1,2 @@
 -- Lets a script that else only reads settle the namespace first.
-local function stand()
-  local h, now, identity = settled()
-  return h, now, false, identity
-end
+must_settle = false
