@@ -329,6 +329,10 @@ impl Backend for Faulty {
         self.writable.subscribe()
     }
 
+    fn reads_ahead(&self) -> bool {
+        true
+    }
+
     async fn now_ms(&self) -> Result<i64, BackendError> {
         self.arrive("now").await?;
         self.world.inner.now_ms().await

@@ -99,6 +99,9 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError::Unavailable`], and reads go on.
     fn writable(&self) -> watch::Receiver<bool>;
 
+    /// Whether reads take so long that those of what waits are begun while a commit is under way.
+    fn reads_ahead(&self) -> bool;
+
     /// The store's time, outside of any namespace, in milliseconds since the Unix epoch.
     async fn now_ms(&self) -> Result<i64, BackendError>;
 

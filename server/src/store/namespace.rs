@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicI64},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
 };
 
 use bytes::Bytes;
@@ -19,6 +22,8 @@ pub(super) struct Namespace {
     pub hub: Mutex<Option<Hub>>,
     /// How large the log was when last seen, and how many commits had been seen by then.
     pub log: Mutex<(u64, LogShape)>,
+    /// The latest revision that was committed from here.
+    pub committed: AtomicU64,
     /// The earliest deadline that expiry knows of; `i64::MAX`: none.
     pub deadline_ms: AtomicI64,
     /// Which answers to requests are kept, once that was looked for.
@@ -37,6 +42,7 @@ impl Namespace {
             queue: Mutex::default(),
             hub: Mutex::default(),
             log: Mutex::default(),
+            committed: AtomicU64::new(0),
             deadline_ms: AtomicI64::new(i64::MAX),
             kept: Mutex::default(),
             waiting: Mutex::default(),

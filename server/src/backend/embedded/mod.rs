@@ -155,6 +155,10 @@ impl Backend for Embedded {
         self.writable.subscribe()
     }
 
+    fn reads_ahead(&self) -> bool {
+        false
+    }
+
     async fn now_ms(&self) -> Result<i64, BackendError> {
         Ok(self.clock_ms())
     }

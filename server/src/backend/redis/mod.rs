@@ -119,6 +119,10 @@ impl Backend for Redis {
         self.core.link.writable()
     }
 
+    fn reads_ahead(&self) -> bool {
+        true
+    }
+
     async fn now_ms(&self) -> Result<i64, BackendError> {
         let Core { link, scripts, layout, .. } = &*self.core;
         let call = Call { script: &scripts.time, keys: layout.names(), args: Vec::new() };

@@ -13,7 +13,10 @@ mod requests;
 mod turn;
 mod whole;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    mem,
+    sync::{Arc, atomic::Ordering},
+};
 
 use hashbrown::HashSet;
 
@@ -31,7 +34,7 @@ use super::{
     workspace::RangeView,
 };
 use crate::backend::{
-    BackendError, CommitOutcome, Committed, NamespaceName, Position, Revision, Tip,
+    BackendError, CommitOutcome, Committed, Key, NamespaceName, Position, Revision, Tip,
 };
 
 /// Most commands of one commit.
@@ -158,8 +161,13 @@ impl Store {
         jobs
     }
 
-    /// Works through jobs, as many together as can be.
-    async fn work(&self, namespace: &Namespace, jobs: Vec<Job>) -> Vec<Outcome> {
+    /// Works through jobs, as many together as can be. For those that are the first together it may have been read.
+    async fn work(
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
+        jobs: Vec<Job>,
+        mut loaded: Option<Loaded>,
+    ) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let mut rest = &jobs[..];
         while let Some(first) = rest.first() {
@@ -167,7 +175,7 @@ impl Store {
             rest = after;
             match &first.submission.work {
                 Work::Command(_) => {
-                    let mut more = self.run_batch(namespace, batch).await;
+                    let mut more = self.run_batch(namespace, batch, loaded.take()).await;
                     match outcomes.is_empty() {
                         true => outcomes = more,
                         false => outcomes.append(&mut more),
@@ -182,8 +190,13 @@ impl Store {
         outcomes
     }
 
-    async fn run_batch(&self, namespace: &Namespace, batch: &[Job]) -> Vec<Outcome> {
-        match self.try_batch(namespace, batch).await {
+    async fn run_batch(
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
+        batch: &[Job],
+        loaded: Option<Loaded>,
+    ) -> Vec<Outcome> {
+        match self.try_batch(namespace, batch, loaded).await {
             Ok(outcomes) => outcomes,
             // One command too much for the backend, or one that cannot be judged beside them, is no reason to refuse the
             // others.
@@ -192,7 +205,7 @@ impl Store {
             {
                 let mut outcomes = Vec::with_capacity(batch.len());
                 for job in batch.chunks(1) {
-                    outcomes.extend(Box::pin(self.run_batch(namespace, job)).await);
+                    outcomes.extend(Box::pin(self.run_batch(namespace, job, None)).await);
                 }
                 outcomes
             }
@@ -201,12 +214,18 @@ impl Store {
     }
 
     async fn try_batch(
-        &self,
-        namespace: &Namespace,
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
         batch: &[Job],
+        loaded: Option<Loaded>,
     ) -> Result<Vec<Outcome>, StoreError> {
         let mut depth = QUEUE_DEPTH;
-        let mut loaded = self.load_alive(namespace, batch, false, depth).await?;
+        let loaded = loaded.filter(|loaded| loaded.due_leases().is_empty());
+        let mut is_ahead = loaded.is_some();
+        let mut loaded = match loaded {
+            Some(loaded) => loaded,
+            None => self.load_alive(namespace, batch, false, depth).await?,
+        };
         for attempt in 0..MAX_ATTEMPTS {
             let (run, commit) = loaded.run(self, namespace, batch, spared_ms(attempt));
             if run.needs_more {
@@ -216,9 +235,15 @@ impl Store {
             }
             // What changes nothing and was read in one step needs no commit.
             if commit.groups.is_empty() && loaded.ranges.is_empty() {
+                // No commit would find out that this was read before the one before it.
+                if mem::take(&mut is_ahead) {
+                    loaded = self.load_alive(namespace, batch, true, depth).await?;
+                    continue;
+                }
                 return Ok(run.outcomes(&[], loaded.tip.revision, loaded.tip.time_ms));
             }
-            match self.backend.commit(&namespace.name, commit).await? {
+            let commit = self.backend.commit(&namespace.name, commit);
+            match self.commit_and_read_ahead(namespace, commit).await? {
                 CommitOutcome::Committed(committed) => {
                     self.counters.expired.fetch_add(run.expired, Ordering::Relaxed);
                     if !committed.stamps.is_empty() {
@@ -243,8 +268,8 @@ impl Store {
 
     /// Reads what a batch needs, once the leases that it has to do with and that are due have ended.
     async fn load_alive(
-        &self,
-        namespace: &Namespace,
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
         batch: &[Job],
         fresh: bool,
         depth: usize,
@@ -256,7 +281,7 @@ impl Store {
                 break;
             }
             let expire = Job::from(Submission::command_only(Command::Expire(due)));
-            Box::pin(self.try_batch(namespace, &[expire])).await?;
+            Box::pin(self.try_batch(namespace, &[expire], None)).await?;
             loaded = self.load(namespace, batch, true, depth).await?;
         }
         Ok(loaded)
@@ -265,11 +290,19 @@ impl Store {
     /// Notes what a commit has left to expire and to forget.
     pub(super) fn note_commit(&self, namespace: &Namespace, committed: &Committed) {
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        if let Some(last) = committed.stamps.last() {
+            namespace.committed.fetch_max(last.revision.0, Ordering::Relaxed);
+        }
         if let Some(deadline_ms) = committed.next_deadline_ms {
             self.deadlines.note(namespace, deadline_ms);
         }
         let mut log = namespace.log.lock();
         *log = (log.0 + 1, committed.log);
+    }
+
+    /// Reads what plain jobs need, of which a batch is to be made, while the commit before them is under way.
+    async fn load_ahead(&self, namespace: &Namespace, jobs: &[Job]) -> Result<Loaded, StoreError> {
+        self.load(namespace, &jobs[..count_together(jobs)], false, QUEUE_DEPTH).await
     }
 
     async fn committed(&self, namespace: &Namespace, settings: &Settings, committed: &Committed) {
@@ -287,6 +320,19 @@ impl Store {
     /// Where a namespace stands.
     pub(super) async fn tip(&self, name: &NamespaceName) -> Result<Tip, BackendError> {
         Ok(self.backend.read(name, &[], None).await?.tip)
+    }
+}
+
+impl Job {
+    /// Whether its keys are all that has to be read for it, and nothing else to be done before.
+    fn is_plain(&self) -> bool {
+        let command = self.submission.command();
+        let is_plain = |command: &Command| {
+            let mut keys = Vec::new();
+            command.add_keys(&mut keys);
+            !command.reads_ranges() && !command.goes_alone() && !keys.iter().any(Key::is_internal)
+        };
+        self.submission.guards.is_empty() && command.is_some_and(is_plain)
     }
 }
 

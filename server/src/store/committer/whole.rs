@@ -1,5 +1,7 @@
 //! What is done to a namespace as a whole.
 
+use std::sync::Arc;
+
 use super::{Answer, Job, MAX_ATTEMPTS, Outcome, QUEUE_DEPTH, Submission, Work};
 use crate::{
     backend::{CommitOutcome, Position, StoredEntry, Tip},
@@ -24,7 +26,11 @@ enum Check {
 }
 
 impl Store {
-    pub(super) async fn clear(&self, namespace: &Namespace, submission: &Submission) -> Outcome {
+    pub(super) async fn clear(
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
+        submission: &Submission,
+    ) -> Outcome {
         for _ in 0..MAX_ATTEMPTS {
             let (tip, next_ms) = self.expire_all_due(namespace).await?;
             let (at, guarded_until_ms, record) = match self.check(namespace, submission).await? {
@@ -61,7 +67,11 @@ impl Store {
         Err(StoreError::Contended { attempts: MAX_ATTEMPTS })
     }
 
-    pub(super) async fn delete(&self, namespace: &Namespace, submission: &Submission) -> Outcome {
+    pub(super) async fn delete(
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
+        submission: &Submission,
+    ) -> Outcome {
         for _ in 0..MAX_ATTEMPTS {
             let (at, valid_until_ms) = match self.check(namespace, submission).await? {
                 Check::Done(answer) => return Ok(*answer),
@@ -78,8 +88,8 @@ impl Store {
 
     /// What goes before any work is asked of a command that does nothing.
     async fn check(
-        &self,
-        namespace: &Namespace,
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
         submission: &Submission,
     ) -> Result<Check, StoreError> {
         let work = Work::Command(Command::BatchDelete(Vec::new()));
@@ -105,15 +115,15 @@ impl Store {
     /// What is due is removed as such, before all is. Answers where the namespace stands then, and a moment at or
     /// before the next deadline.
     async fn expire_all_due(
-        &self,
-        namespace: &Namespace,
+        self: &Arc<Self>,
+        namespace: &Arc<Namespace>,
     ) -> Result<(Tip, Option<i64>), StoreError> {
         loop {
             let tip = self.tip(&namespace.name).await?;
             let (due, next_ms) = self.backend.expired(&namespace.name, EXPIRE_STEP).await?;
             if !due.is_empty() {
                 let expire = Job::from(Submission::command_only(Command::Expire(due)));
-                self.try_batch(namespace, &[expire]).await?;
+                self.try_batch(namespace, &[expire], None).await?;
             } else if next_ms.is_none_or(|next_ms| next_ms > tip.time_ms) {
                 return Ok((tip, next_ms));
             }
