@@ -3,6 +3,8 @@
 mod fixture;
 mod program;
 mod proxy;
+#[path = "../common/program.rs"]
+mod workspace;
 
 mod cache;
 mod cli_bench;

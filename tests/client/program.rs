@@ -1,7 +1,6 @@
 //! Runs `holdfast`.
 
 use std::{
-    env,
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -11,26 +10,13 @@ use std::{
 
 use serde_json::Value;
 
-use crate::fixture::{self, PATIENCE};
+use crate::{
+    fixture::{self, PATIENCE},
+    workspace,
+};
 
 /// The program, built from the sources as they are.
-pub static HOLDFAST: LazyLock<PathBuf> = LazyLock::new(|| {
-    // This test is TARGET/PROFILE/deps/client-…, the program TARGET/PROFILE/holdfast.
-    let this = env::current_exe().expect("a test knows its name");
-    let profile = this.ancestors().nth(2).expect("a test is in the target directory");
-    let name = match profile.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--workspace", "--bin", "holdfast", "--profile", name])
-        .arg("--target-dir")
-        .arg(profile.parent().expect("a profile is in the target directory"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    assert!(built.expect("cargo runs").success(), "holdfast cannot be built");
-    profile.join("holdfast").with_extension(env::consts::EXE_EXTENSION)
-});
+pub static HOLDFAST: LazyLock<PathBuf> = LazyLock::new(|| workspace::built("holdfast"));
 
 /// The command line in a namespace of its own.
 pub struct Cli {

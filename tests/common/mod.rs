@@ -14,6 +14,7 @@ pub mod lock_watcher;
 pub mod namespace;
 pub mod pair;
 pub mod pipe;
+pub mod program;
 pub mod redis;
 pub mod transfer;
 pub mod watcher;
