@@ -13,26 +13,29 @@ use tonic::{
 use crate::{
     common::{build, coordination::kept, failure::Failure, namespace::Namespace},
     history::{Call, Outcome, Recorder, Request, Sent, options},
+    servers::AWAY,
     workload::{Step, Workload},
 };
 
 /// How long a call may take, beside the time it says that it waits.
 const CALL_LIMIT: Duration = Duration::from_millis(1200);
 
-/// How long to wait where nobody is there.
-const AWAY: Duration = Duration::from_millis(20);
-
 /// How often a call is sent whose fate is not known, if it may be.
 const MOST_ATTEMPTS: u32 = 6;
 
-/// One client: one call at a time.
+/// A namespace as a client works on it.
+pub struct Member {
+    pub namespace: String,
+    pub recorder: Arc<Recorder>,
+    pub workload: Workload,
+}
+
+/// One client: one call at a time, over one connection, whatever the namespace.
 pub struct Client {
     pub index: usize,
     pub random: StdRng,
-    pub recorder: Arc<Recorder>,
     pub endpoints: Vec<Endpoint>,
-    pub namespace: String,
-    pub workload: Workload,
+    members: Vec<Member>,
     channel: Channel,
 }
 
@@ -40,29 +43,28 @@ impl Client {
     pub fn new(
         index: usize,
         mut random: StdRng,
-        recorder: Arc<Recorder>,
         endpoints: Vec<Endpoint>,
-        workload: Workload,
-        namespace: &str,
+        members: Vec<Member>,
     ) -> Self {
         let channel = connect(&endpoints, &mut random);
-        let namespace = namespace.to_owned();
-        Client { index, random, recorder, endpoints, namespace, workload, channel }
+        Client { index, random, endpoints, members, channel }
     }
 
     /// Does so many steps.
     pub async fn run(mut self, steps: usize) {
         let mut done = 0;
         while done < steps {
-            let calls = match self.workload.next(&mut self.random) {
-                Step::One(request, vanishes) => vec![self.perform(request, vanishes).await],
-                Step::Message(operations) => self.pipe(operations).await,
+            let at = self.random.random_range(0..self.members.len());
+            let calls = match self.members[at].workload.next(&mut self.random) {
+                Step::One(request, vanishes) => vec![self.perform(at, request, vanishes).await],
+                Step::Message(operations) => self.pipe(at, operations).await,
             };
             done += calls.len();
             let failed = calls.iter().all(is_away);
+            let member = &mut self.members[at];
             for call in calls {
-                self.workload.learn(&call);
-                self.recorder.call(call);
+                member.workload.learn(&call);
+                member.recorder.call(call);
             }
             if failed {
                 // The server may be away for a while.
@@ -72,21 +74,23 @@ impl Client {
     }
 
     /// Calls that travel in one message of a pipeline. Those that were not answered are not sent again.
-    async fn pipe(&mut self, operations: Vec<(Op, bool)>) -> Vec<Call> {
-        let invoked = self.recorder.now();
+    async fn pipe(&mut self, at: usize, operations: Vec<(Op, bool)>) -> Vec<Call> {
+        let recorder = self.members[at].recorder.clone();
+        let invoked = recorder.now();
         let numbered = (0..).zip(operations.iter().cloned());
         let calls = numbered.map(|(id, (operation, ordered))| {
             let operation = Some(operation);
             PipelineCall { id, ordered, operation }
         });
-        let request = PipelineRequest { namespace: self.namespace.clone(), calls: calls.collect() };
+        let namespace = self.members[at].namespace.clone();
+        let request = PipelineRequest { namespace, calls: calls.collect() };
         let mut answers = BTreeMap::new();
         // What came in time is in there.
         let _ = timeout(CALL_LIMIT, answer(self.channel.clone(), request, &mut answers)).await;
         if answers.len() < operations.len() {
             self.channel = connect(&self.endpoints, &mut self.random);
         }
-        let returned = self.recorder.now();
+        let returned = recorder.now();
         let mut calls = Vec::new();
         for (id, (operation, ordered)) in (0..).zip(operations) {
             let outcome =
@@ -105,8 +109,9 @@ impl Client {
     }
 
     /// One call, sent again if its fate is not known and that does no harm; perhaps its caller vanishes in the midst.
-    async fn perform(&mut self, request: Request, vanishes: bool) -> Call {
-        let invoked = self.recorder.now();
+    async fn perform(&mut self, at: usize, request: Request, vanishes: bool) -> Call {
+        let recorder = self.members[at].recorder.clone();
+        let invoked = recorder.now();
         let mut attempts = 0;
         let outcome = loop {
             attempts += 1;
@@ -114,7 +119,7 @@ impl Client {
                 true => Duration::from_micros(self.random.random_range(0..4000)),
                 false => CALL_LIMIT + waits(&request),
             };
-            let outcome = match timeout(limit, self.send(&request)).await {
+            let outcome = match timeout(limit, self.send(at, &request)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Outcome::Unknown { why: "no answer".to_owned() },
             };
@@ -128,14 +133,14 @@ impl Client {
                 break outcome;
             }
         };
-        let returned = self.recorder.now();
+        let returned = recorder.now();
         let client = self.index;
         Call { client, invoked, returned, attempts, sent: None, request, outcome }
     }
 
-    async fn send(&self, request: &Request) -> Outcome {
+    async fn send(&self, at: usize, request: &Request) -> Outcome {
         let ns = Namespace {
-            name: self.namespace.clone(),
+            name: self.members[at].namespace.clone(),
             channel: self.channel.clone(),
             endpoint: self.endpoints[0].clone(),
             servers: Vec::new(),
@@ -146,9 +151,19 @@ impl Client {
             Request::Compact(through) => {
                 ns.call(build::compact(through)).await.map(Outcome::Compacted)
             }
+            Request::Update(settings) => ns.call(of_all(settings)).await.map(Outcome::Updated),
+            Request::Look => ns.call(GetNamespaceRequest::default()).await.map(Outcome::Looked),
         };
         outcome.unwrap_or_else(failed)
     }
+}
+
+/// Asks for these settings, and the defaults of those that are absent.
+fn of_all(settings: NamespaceSettings) -> UpdateNamespaceRequest {
+    let names = ["default_ttl_ms", "log_max_events", "log_max_age_ms", "log_max_bytes"];
+    let paths = names.map(str::to_owned).to_vec();
+    let update_mask = Some(prost_types::FieldMask { paths });
+    UpdateNamespaceRequest { update_mask, ..build::update(settings) }
 }
 
 /// What a failure says of what became of a call.
@@ -246,6 +261,6 @@ fn can_be_repeated(request: &Request) -> bool {
     match request {
         Request::Do(Op::Acquire(_)) => true,
         Request::Do(op) => options(op).is_some_and(|options| options.request_id.is_some()),
-        Request::Clear | Request::Compact(_) => false,
+        _ => false,
     }
 }

@@ -6,10 +6,14 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use tokio::time::sleep;
 
 use crate::{
-    common::fault_proxy::Weather,
+    changes,
+    common::{fault_proxy::Weather, transfer::Exported},
     history::Recorder,
     servers::{Kind, Servers},
 };
+
+/// How often a run begins another lineage at the most.
+const MOST_CHANGES: usize = 4;
 
 /// Something that goes wrong for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +44,12 @@ pub enum Fault {
     LoseAnswerOfRedis,
     /// Callers do not wait for their answers.
     Vanish,
+    /// A namespace is deleted.
+    Delete,
+    /// A namespace is replaced by an import.
+    Import,
+    /// The store comes back empty.
+    Wipe,
 }
 
 impl fmt::Display for Fault {
@@ -66,11 +76,27 @@ impl Fault {
         all
     }
 
+    /// Those that begin another lineage of a namespace.
+    pub fn changes(kind: Kind) -> Vec<Self> {
+        use Fault::*;
+        match kind {
+            Kind::Memory | Kind::RedisPair => vec![Delete, Import, Wipe],
+            Kind::Files | Kind::Sqlite => vec![Delete, Import],
+        }
+    }
+
     /// Those of these names that can be on this kind of store.
     pub fn named(kind: Kind, names: &str) -> Vec<Self> {
         let mut all = Self::all(kind, true);
+        all.extend(Self::changes(kind));
         all.retain(|fault| names.split(',').any(|name| name == fault.to_string()));
         all
+    }
+
+    /// Whether servers can go on saying that they live while it lasts.
+    pub fn leaves_servers_alone(self) -> bool {
+        use Fault::*;
+        matches!(self, Cut | Delay | HalfOpen | LoseAnswers | Vanish | DelayRedis | Delete | Import)
     }
 
     /// One or several for a run.
@@ -83,28 +109,51 @@ impl Fault {
     }
 }
 
+/// What faults happen to.
+pub struct Stage {
+    pub servers: Arc<Servers>,
+    /// One of each namespace.
+    pub recorders: Vec<Arc<Recorder>>,
+    /// What is imported.
+    pub exported: Exported,
+}
+
+impl Stage {
+    fn calls(&self) -> usize {
+        self.recorders.iter().map(|it| it.calls()).sum()
+    }
+}
+
 /// Has the faults come one after the other, until the clients are done.
 pub async fn inject(
-    servers: Arc<Servers>,
-    faults: Vec<Fault>,
-    recorder: Arc<Recorder>,
+    stage: Stage,
+    mut faults: Vec<Fault>,
     seed: u64,
     mut done: tokio::sync::watch::Receiver<bool>,
 ) {
     let mut random = StdRng::seed_from_u64(seed);
-    let faults: Vec<Fault> = faults.into_iter().filter(|fault| *fault != Fault::Vanish).collect();
-    let mut calls = 0;
+    faults.retain(|fault| *fault != Fault::Vanish);
+    let (mut calls, mut changes) = (0, 0);
     while !*done.borrow() && !faults.is_empty() {
         calls += random.random_range(20..250);
-        while recorder.calls() < calls && !*done.borrow_and_update() {
+        while stage.calls() < calls && !*done.borrow_and_update() {
             // It is not told when a call ends.
             sleep(Duration::from_millis(1)).await;
         }
         let fault = *faults.choose(&mut random).expect("there are some");
-        one(&servers, fault, &mut random).await;
-        calls = calls.max(recorder.calls());
+        match fault {
+            Fault::Delete | Fault::Import | Fault::Wipe => {
+                changes::begin_another(&stage, fault, &mut random).await;
+                changes += 1;
+                if changes == MOST_CHANGES {
+                    faults.retain(|it| ![Fault::Delete, Fault::Import, Fault::Wipe].contains(it));
+                }
+            }
+            _ => one(&stage.servers, fault, &mut random).await,
+        }
+        calls = calls.max(stage.calls());
     }
-    heal(&servers);
+    heal(&stage.servers);
 }
 
 async fn one(servers: &Servers, fault: Fault, random: &mut StdRng) {
@@ -147,7 +196,7 @@ async fn one(servers: &Servers, fault: Fault, random: &mut StdRng) {
         Fault::PauseRedis | Fault::CutRedis | Fault::DelayRedis | Fault::LoseAnswerOfRedis => {
             one_of_redis(servers, fault, lasting, random).await;
         }
-        Fault::Vanish => {}
+        Fault::Vanish | Fault::Delete | Fault::Import | Fault::Wipe => {}
     }
 }
 
@@ -155,9 +204,9 @@ async fn one_of_redis(servers: &Servers, fault: Fault, lasting: Duration, random
     let Some((redis, proxy)) = &servers.redis else { return };
     match fault {
         Fault::PauseRedis => {
-            redis.pause();
+            redis.lock().pause();
             sleep(lasting * 5).await; // How long the fault lasts.
-            redis.go_on();
+            redis.lock().go_on();
         }
         Fault::CutRedis => proxy.cut(),
         Fault::DelayRedis => {

@@ -20,6 +20,10 @@ pub enum Request {
     Clear,
     /// Forgets the log up to a revision.
     Compact(u64),
+    /// Gives all settings that matter here these values.
+    Update(NamespaceSettings),
+    /// Asks where the namespace stands.
+    Look,
 }
 
 /// What came of it.
@@ -31,6 +35,10 @@ pub enum Outcome {
     Cleared(ClearNamespaceResponse),
     /// The log was forgotten.
     Compacted(CompactResponse),
+    /// The settings were changed.
+    Updated(UpdateNamespaceResponse),
+    /// Where it stands.
+    Looked(GetNamespaceResponse),
     /// It was refused: nothing was changed by it.
     Refused(Failure),
     /// It may or may not have been applied, then or later; and why that is not known.
@@ -65,6 +73,8 @@ pub struct Sent {
 pub struct Session<R, M> {
     pub request: R,
     pub opened: Moment,
+    /// When it had ended.
+    pub closed: Moment,
     pub messages: Vec<(Moment, M)>,
     /// What the server ended it with.
     pub end: Option<Failure>,
@@ -78,16 +88,22 @@ pub type Watch = Session<WatchRequest, WatchResponse>;
 /// A watch of locks.
 pub type LockWatch = Session<WatchLocksRequest, WatchLocksResponse>;
 
-/// All of a run, on one namespace of one lineage.
+/// All that was seen of one lineage of a namespace.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// The revision that the namespace began with.
+    /// The revision that it began with.
     pub base: u64,
-    /// The last revision, when all was over.
+    /// The last revision of which all is known.
     pub last: u64,
-    /// The time of the store then.
+    /// The time of the store when all was over.
     pub end_ms: i64,
     pub lineage: String,
+    /// Whether another lineage came after it.
+    pub is_over: bool,
+    /// Whether no fault can have kept the servers from saying in time that they live.
+    pub is_steady: bool,
+    /// What there was at the beginning.
+    pub initial: Vec<Entry>,
     /// The log as a watch of all keys told it from the first revision to the last, with previous values.
     pub log: Vec<Event>,
     /// The log as a watch of all locks told it.
@@ -97,14 +113,48 @@ pub struct History {
     pub lock_watches: Vec<LockWatch>,
 }
 
-impl fmt::Display for History {
+/// One lineage, as those took it down who watched all of it.
+#[derive(Debug, Clone, Default)]
+pub struct Epoch {
+    pub lineage: String,
+    pub base: u64,
+    /// Up to where it was taken down; what came after was gone before that.
+    pub last: u64,
+    pub initial: Vec<Entry>,
+    pub log: Vec<Event>,
+    pub lock_log: Vec<LockEvent>,
+}
+
+/// Something was done that begins another lineage, if it succeeded.
+#[derive(Debug, Clone, Copy)]
+pub struct Change {
+    pub begun: Moment,
+    pub done: Moment,
+}
+
+/// All that was seen of one namespace: one lineage after the other under the same name.
+#[derive(Debug, Clone, Default)]
+pub struct Chronicle {
+    pub namespace: String,
+    pub epochs: Vec<Epoch>,
+    pub changes: Vec<Change>,
+    pub end_ms: i64,
+    pub is_steady: bool,
+    pub calls: Vec<Call>,
+    pub watches: Vec<Watch>,
+    pub lock_watches: Vec<LockWatch>,
+}
+
+impl fmt::Display for Chronicle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unknown =
             self.calls.iter().filter(|call| matches!(call.outcome, Outcome::Unknown { .. }));
+        let revisions: u64 = self.epochs.iter().map(|epoch| epoch.last - epoch.base).sum();
         write!(
             f,
-            "{} revisions; {} calls, the fate of {} of them unknown; {} watches",
-            self.last - self.base,
+            "{}: {} lineages, {revisions} revisions; {} calls, the fate of {} of them unknown; {} watches",
+            self.namespace,
+            self.epochs.len(),
             self.calls.len(),
             unknown.count(),
             self.watches.len() + self.lock_watches.len(),
@@ -112,17 +162,18 @@ impl fmt::Display for History {
     }
 }
 
-/// Takes down what is seen, from many tasks.
+/// Takes down what is seen of a namespace, from many tasks.
 pub struct Recorder {
+    namespace: String,
     start: Instant,
-    history: Mutex<History>,
+    chronicle: Mutex<Chronicle>,
 }
 
 impl Recorder {
-    /// Begins a run on a namespace that is at this revision, and has nothing yet.
-    pub fn new(base: u64, lineage: String) -> Self {
-        let history = History { base, lineage, ..History::default() };
-        Recorder { start: Instant::now(), history: Mutex::new(history) }
+    /// Begins a run; all of one run begin at the same moment.
+    pub fn new(namespace: &str, start: Instant) -> Self {
+        let chronicle = Chronicle { namespace: namespace.to_owned(), ..Chronicle::default() };
+        Recorder { namespace: namespace.to_owned(), start, chronicle: Mutex::new(chronicle) }
     }
 
     /// Now.
@@ -130,28 +181,34 @@ impl Recorder {
         u64::try_from(self.start.elapsed().as_nanos()).expect("a run lasts less than centuries")
     }
 
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// How many calls have ended so far.
     pub fn calls(&self) -> usize {
-        self.history.lock().calls.len()
+        self.chronicle.lock().calls.len()
     }
 
     pub fn call(&self, call: Call) {
-        self.history.lock().calls.push(call);
+        self.chronicle.lock().calls.push(call);
     }
 
-    pub fn watches(&self, watches: Vec<Watch>, of_locks: Vec<LockWatch>) {
-        let mut history = self.history.lock();
-        history.watches.extend(watches);
-        history.lock_watches.extend(of_locks);
+    /// Something that begins another lineage was begun then, and is done.
+    pub fn change(&self, begun: Moment) {
+        let done = self.now();
+        self.chronicle.lock().changes.push(Change { begun, done });
     }
 
     /// The end of the run.
-    pub fn finish(&self, end: impl FnOnce(&mut History)) -> History {
-        let mut history = std::mem::take(&mut *self.history.lock());
-        end(&mut history);
-        history.calls.sort_by_key(|call| call.invoked);
-        history.watches.sort_by_key(|watch| watch.opened);
-        history
+    pub fn finish(&self, end: impl FnOnce(&mut Chronicle)) -> Chronicle {
+        let mut chronicle = std::mem::take(&mut *self.chronicle.lock());
+        end(&mut chronicle);
+        chronicle.calls.sort_by_key(|call| call.invoked);
+        chronicle.watches.sort_by_key(|watch| watch.opened);
+        chronicle.lock_watches.sort_by_key(|watch| watch.opened);
+        chronicle
     }
 }
 
@@ -167,6 +224,8 @@ impl Call {
             Outcome::Answered(answer) => Some(state_of(answer)),
             Outcome::Cleared(answer) => Some((answer.revision, answer.time_ms)),
             Outcome::Compacted(answer) => Some((answer.revision, answer.time_ms)),
+            Outcome::Updated(answer) => Some((answer.revision, answer.time_ms)),
+            Outcome::Looked(answer) => Some((answer.revision, answer.time_ms)),
             Outcome::Refused(_) | Outcome::Unknown { .. } => None,
         }
     }
@@ -185,8 +244,18 @@ impl Call {
     pub fn options(&self) -> Option<&WriteOptions> {
         match &self.request {
             Request::Do(op) => options(op),
-            Request::Clear | Request::Compact(_) => None,
+            _ => None,
         }
+    }
+
+    /// The lineage that it was to be applied to, if it named one.
+    pub fn expected_lineage(&self) -> Option<&str> {
+        self.options()?.expected_lineage.as_deref()
+    }
+
+    /// Whether it is granted something at a moment that may be long before its answer.
+    pub fn waits(&self) -> bool {
+        matches!(&self.request, Request::Do(Op::Acquire(r)) if r.wait_ms > 0)
     }
 }
 

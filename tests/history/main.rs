@@ -13,6 +13,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod changes;
 mod client;
 #[path = "../model/coordination.rs"]
 #[allow(dead_code, reason = "the judge uses a part of the model")]
@@ -26,10 +27,12 @@ mod judge;
 #[allow(dead_code, reason = "the judge uses a part of the model")]
 mod model;
 mod mutations;
+mod mutations_lineages;
 mod run;
 mod servers;
 mod soak;
 mod watching;
+mod witness;
 mod workload;
 
 use std::{
@@ -44,14 +47,14 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use common::RUNTIME;
 use faults::Fault;
-use history::History;
+use history::{Chronicle, Epoch};
 use run::Plan;
 use servers::{Kind, kinds};
 
 /// What each client does in a run.
 const STEPS: usize = 120;
 
-/// Seeds that are run each time. 2 found reads in Redis that were told the time of a later state.
+/// Seeds that are run each time.
 const SEEDS: [u64; 2] = [1, 2];
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         .collect();
     let mut trials = vec![Trial::test("soak", || soak::soak(seconds().unwrap_or(soak::SMOKE)))];
     trials.extend(mutations::trials());
+    trials.extend(mutations_lineages::trials());
     for &kind in &kinds {
         for seed in SEEDS {
             let name = format!("{kind:?}::seed_{seed}");
@@ -109,10 +113,14 @@ fn again(limit: Duration, kinds: &[Kind], seed: impl Fn() -> u64) -> Result<(), 
 /// One run, and what the judge says of it.
 fn judged(plan: &Plan) -> Result<(), Failed> {
     eprintln!("{plan}");
-    let history = RUNTIME.block_on(run::run(plan));
-    eprintln!("  {history}");
-    judge::judge(&history).map_err(|violation| {
-        let path = keep(&history, plan.seed);
+    let chronicles = RUNTIME.block_on(run::run(plan));
+    chronicles.iter().for_each(|chronicle| eprintln!("  {chronicle}"));
+    chronicles.iter().try_for_each(|chronicle| judge_one(plan, chronicle))
+}
+
+fn judge_one(plan: &Plan, chronicle: &Chronicle) -> Result<(), Failed> {
+    judge::judge_all(chronicle).map_err(|violation| {
+        let path = keep(chronicle, plan.seed);
         let seed = plan.seed;
         let again = format!(
             "HISTORY_SEED={seed} HISTORY_ON={:?} HISTORY_STEPS={} HISTORY_FAULTS={} HISTORY_SECONDS=60 \
@@ -125,14 +133,19 @@ fn judged(plan: &Plan) -> Result<(), Failed> {
     })
 }
 
-/// Writes a history down for who looks into it.
-fn keep(history: &History, seed: u64) -> PathBuf {
+/// Writes down all that was seen, for who looks into it.
+fn keep(chronicle: &Chronicle, seed: u64) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("history-{seed}.txt"));
-    let mut lines: Vec<String> = history.calls.iter().map(ToString::to_string).collect();
-    lines.extend(history.log.iter().map(|event| format!("log: {event:?}")));
-    lines.extend(history.lock_log.iter().map(|event| format!("log of locks: {event:?}")));
-    lines.extend(history.watches.iter().map(|watch| format!("{watch:?}")));
-    lines.extend(history.lock_watches.iter().map(|watch| format!("{watch:?}")));
+    let mut lines: Vec<String> = chronicle.calls.iter().map(ToString::to_string).collect();
+    lines.extend(chronicle.changes.iter().map(|change| format!("{change:?}")));
+    for epoch in &chronicle.epochs {
+        let Epoch { lineage, base, last, initial, log, lock_log } = epoch;
+        lines.push(format!("lineage {lineage} from {base} to {last}, with {initial:?}"));
+        lines.extend(log.iter().map(|event| format!("log: {event:?}")));
+        lines.extend(lock_log.iter().map(|event| format!("log of locks: {event:?}")));
+    }
+    lines.extend(chronicle.watches.iter().map(|watch| format!("{watch:?}")));
+    lines.extend(chronicle.lock_watches.iter().map(|watch| format!("{watch:?}")));
     fs::write(&path, lines.join("\n")).expect("a file can be written");
     path
 }

@@ -1,6 +1,7 @@
 //! The judge judged: good histories pass, and each way of falsifying one is caught, at once and for the right reason.
 
 use holdfast_proto::v1::{
+    acquire_request::Duration, acquire_response::Outcome as Acquired,
     pipeline_answer::Result as Answer, pipeline_call::Operation as Op, watch_response::Body, *,
 };
 use libtest_mimic::{Failed, Trial};
@@ -9,7 +10,7 @@ use std::sync::LazyLock;
 use crate::{
     common::RUNTIME,
     history::{Call, History, Outcome, Request, Watch},
-    judge::{Violation, judge, selects},
+    judge::{Course, Violation, judge, observed, selects},
     run::{self, Plan},
     servers::Kind,
 };
@@ -19,24 +20,32 @@ type Mutation = fn(&mut History, &mut Place) -> bool;
 
 /// A history of a run without faults, in which all calls were answered.
 static GOOD: LazyLock<History> = LazyLock::new(|| {
-    let plan = Plan { seed: 5, kind: Kind::Memory, faults: Vec::new(), clients: 6, steps: 200 };
-    RUNTIME.block_on(run::run(&plan))
+    let (kind, faults) = (Kind::Memory, Vec::new());
+    let plan = Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 200 };
+    let chronicle = RUNTIME.block_on(run::run(&plan)).remove(0);
+    let course = Course::read(&chronicle).expect("a good chronicle");
+    course.histories().next().expect("there is one lineage")
 });
 
 /// Which of the places where it can be done.
-struct Place {
+pub struct Place {
     skip: usize,
 }
 
 impl Place {
+    /// The one after so many others.
+    pub fn after(skip: usize) -> Self {
+        Place { skip }
+    }
+
     /// Whether this is the one.
-    fn is_here(&mut self) -> bool {
+    pub fn is_here(&mut self) -> bool {
         self.skip = self.skip.wrapping_sub(1);
         self.skip == usize::MAX
     }
 }
 
-const MUTATIONS: [(&str, Mutation, &[&str]); 21] = [
+const MUTATIONS: [(&str, Mutation, &[&str]); 22] = [
     ("a_stale_read", stale_read, &["what was seen is seen", "time never"]),
     ("a_read_of_another_value", other_value, &["an answer is"]),
     ("a_read_that_misses_a_key", missed_key, &["an answer is"]),
@@ -74,6 +83,7 @@ const MUTATIONS: [(&str, Mutation, &[&str]); 21] = [
     ("a_token_that_comes_again", repeated_token, &["a token is", "a lock has one", "a hold ends"]),
     ("two_holders", two_holders, &["a lock has one"]),
     ("a_guard_of_a_lost_hold", lost_guard, &["a guarded write"]),
+    ("a_waiting_call_that_is_overtaken", overtaken, &["a lock is given in"]),
 ];
 
 /// One for each way, and one for the good history itself.
@@ -93,7 +103,7 @@ fn caught(mutation: Mutation, promises: &[&str]) -> Result<(), Failed> {
     let mut done = 0;
     for skip in 0..MOST {
         let mut history = GOOD.clone();
-        if !mutation(&mut history, &mut Place { skip }) {
+        if !mutation(&mut history, &mut Place::after(skip)) {
             break;
         }
         done += 1;
@@ -426,6 +436,99 @@ fn lost_guard(history: &mut History, place: &mut Place) -> bool {
         r.options.get_or_insert_default().guards.push(guard);
         true
     })
+}
+
+/// Of two calls that waited for the same lock the second is given what the first got, and the first what it got.
+fn overtaken(history: &mut History, place: &mut Place) -> bool {
+    let calls = history.calls.clone();
+    let log = history.lock_log.clone();
+    let grants = |lock: &Lock| {
+        let own = log.iter().filter(|event| {
+            let owner = event.lock.as_ref().map(|lock| &lock.owner);
+            event.r#type() == LockEventType::Granted && owner == Some(&lock.owner)
+        });
+        own.count()
+    };
+    let waited = |call: &Call| match (&call.request, &call.outcome) {
+        (Request::Do(Op::Acquire(r)), Outcome::Answered(Answer::Acquire(a))) if r.wait_ms > 0 => {
+            match (&a.outcome, r.duration) {
+                // At once when it was offered.
+                (Some(Acquired::Lock(lock)), Some(Duration::TtlMs(_))) if grants(lock) == 1 => {
+                    Some(lock.clone())
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    let alone = |look: &Call, first: &Call| match (&look.request, &look.outcome) {
+        (Request::Do(Op::GetLock(r)), Outcome::Answered(Answer::GetLock(a))) => {
+            let others = calls.iter().filter(|call| {
+                let asked =
+                    matches!(&call.request, Request::Do(Op::Acquire(it)) if it.name == r.name);
+                asked && call.invoked < look.returned && call.returned > look.invoked
+            });
+            let waiting = a.lock.as_ref().map_or(0, |lock| lock.waiting as usize);
+            let first_waits = first.invoked < look.invoked && look.returned < first.returned;
+            first_waits && waiting > 0 && others.count() == waiting
+        }
+        _ => false,
+    };
+    let known = observed(&calls, &history.watches, &history.lock_watches);
+    let known_at = |moment| {
+        let before = known.iter().filter(|(at, _)| *at < moment);
+        before.map(|(_, revision)| *revision).max().unwrap_or_default()
+    };
+    for (one, first) in calls.iter().enumerate() {
+        let Some(early) = waited(first) else { continue };
+        for (other, second) in calls.iter().enumerate() {
+            let Some(late) = waited(second).filter(|it| it.name == early.name) else { continue };
+            let looked = |look: &Call| alone(look, first) && look.returned < second.invoked;
+            let both_waited = second.invoked < first.returned
+                && first.returned < second.returned
+                && known_at(second.invoked) < early.token;
+            if !both_waited || !calls.iter().any(looked) || !place.is_here() {
+                continue;
+            }
+            exchange(history, (one, &early), (other, &late));
+            return true;
+        }
+    }
+    false
+}
+
+/// Exchanges what two calls got: who is said to hold, and when and how long.
+fn exchange(history: &mut History, (one, early): (usize, &Lock), (other, late): (usize, &Lock)) {
+    let (first, second) = (history.calls[one].clone(), history.calls[other].clone());
+    for (index, by) in [(one, &second), (other, &first)] {
+        let call = &mut history.calls[index];
+        (call.returned, call.outcome) = (by.returned, by.outcome.clone());
+        if let (Request::Do(Op::Acquire(r)), Request::Do(Op::Acquire(of))) =
+            (&mut call.request, &by.request)
+        {
+            r.duration = of.duration;
+        }
+    }
+    let owned = |lock: &mut Lock| {
+        if lock.token == early.token {
+            lock.owner.clone_from(&late.owner);
+        } else if lock.token == late.token {
+            lock.owner.clone_from(&early.owner);
+        }
+    };
+    history.lock_log.iter_mut().filter_map(|event| event.lock.as_mut()).for_each(owned);
+    for call in &mut history.calls {
+        match &mut call.outcome {
+            Outcome::Answered(Answer::Acquire(AcquireResponse {
+                outcome: Some(Acquired::Lock(lock) | Acquired::Holder(lock)),
+                ..
+            })) => owned(lock),
+            Outcome::Answered(Answer::GetLock(a)) => {
+                a.lock.iter_mut().for_each(owned);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The answers to plain reads of one key.

@@ -1,29 +1,33 @@
-//! One run: servers, clients, watches and faults by a seed, and the history of it.
+//! One run: servers, clients, watches and faults by a seed, and what was seen of each namespace.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{fmt, sync::Arc};
 
 use holdfast_proto::v1::*;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
+use tonic::transport::Endpoint;
 
 use crate::{
-    client::{Client, connect},
+    changes::{self, at},
+    client::{Client, Member, connect},
     common::{build, namespace::Namespace},
-    faults::{self, Fault},
-    history::{History, LockWatch, Recorder, Watch},
+    faults::{self, Fault, Stage},
+    history::{Chronicle, LockWatch, Recorder, Session, Watch},
     servers::{Kind, PATIENCE, Servers, has_faketime},
-    watching::{Observer, Watched as _, of_all_keys, of_all_locks},
-    workload::Workload,
+    watching::{End, Observer, Watched as _, of_all_keys, of_all_locks},
+    witness::{Beginning, Part, Witness, Witnessed, epochs},
+    workload::{Role, Workload},
 };
 
-const NAMESPACE: &str = "history";
+/// The namespaces of a run; the names are much the same, and the state must not be.
+const NAMESPACES: [&str; 2] = ["history", "history/2"];
+
+/// Clients that wait for one lock, beside those that do everything.
+const QUEUERS: usize = 4;
 
 /// All that a run chooses.
 #[derive(Debug, Clone)]
@@ -32,6 +36,7 @@ pub struct Plan {
     pub kind: Kind,
     pub faults: Vec<Fault>,
     pub clients: usize,
+    pub namespaces: usize,
     /// Of each client.
     pub steps: usize,
 }
@@ -41,12 +46,21 @@ impl Plan {
     pub fn of(seed: u64, kind: Kind, steps: usize) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         // One run in eight is without faults.
-        let faults = match random.random_range(0..8) {
+        let mut faults = match random.random_range(0..8) {
             0 => Vec::new(),
             _ => Fault::choose(kind, has_faketime(), &mut random),
         };
         let clients = random.random_range(3..8);
-        Plan { seed, kind, faults, clients, steps }
+        let namespaces = random.random_range(1..=NAMESPACES.len());
+        if random.random_bool(0.5) {
+            let count = random.random_range(1..=2);
+            faults.extend(Fault::changes(kind).choose_multiple(&mut random, count));
+        }
+        // Where all is lost revisions go on by the clock.
+        if faults.contains(&Fault::Wipe) {
+            faults.retain(|fault| *fault != Fault::ClockJump);
+        }
+        Plan { seed, kind, faults, clients, namespaces, steps }
     }
 
     /// Its faults, with something between them.
@@ -58,218 +72,199 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { seed, kind, clients, namespaces, .. } = self;
         let faults = match self.faults.is_empty() {
             true => "no faults".to_owned(),
             false => self.fault_names(", "),
         };
-        write!(f, "seed {} on {:?}, {} clients, {faults}", self.seed, self.kind, self.clients)
+        write!(f, "seed {seed} on {kind:?}, {clients} clients, {namespaces} namespaces, {faults}")
     }
 }
 
 /// Runs it; what was seen.
-pub async fn run(plan: &Plan) -> History {
+pub async fn run(plan: &Plan) -> Vec<Chronicle> {
     let moving = plan.faults.contains(&Fault::ClockJump);
     let servers = Arc::new(Servers::start(plan.kind, moving).await);
-    let direct = namespace_at(&servers);
-    let made = direct.ok(build::update(NamespaceSettings::default())).await;
-    let lineage = direct.lineage().await;
-    let recorder = Arc::new(Recorder::new(made.revision, lineage.clone()));
+    let exported = changes::exported(&servers.servers[0].direct()).await;
     let mut scene = Scene {
         plan,
         random: StdRng::seed_from_u64(plan.seed ^ 0x5eed),
-        servers: servers.clone(),
-        recorder: recorder.clone(),
-        base: made.revision,
-        lineage,
-        witnessed: [
-            Arc::new(AtomicU64::new(made.revision)),
-            Arc::new(AtomicU64::new(made.revision)),
-        ],
+        endpoints: servers.endpoints(),
+        places: Vec::new(),
     };
-    let (end, ended) = watch::channel(None);
+    let start = std::time::Instant::now();
+    for name in &NAMESPACES[..plan.namespaces] {
+        scene.places.push(Place::make(name, start, &servers.servers[0].direct()).await);
+    }
     let (done, is_done) = watch::channel(false);
-    let watching = scene.observe(&ended);
+    let watching: Vec<Watching> =
+        (0..scene.places.len()).map(|place| scene.observe(place)).collect();
     let clients = scene.clients();
-    let faults = tokio::spawn(faults::inject(
-        servers.clone(),
-        plan.faults.clone(),
-        recorder.clone(),
-        plan.seed,
-        is_done,
-    ));
+    let recorders = scene.places.iter().map(|place| place.recorder.clone()).collect();
+    let stage = Stage { servers: servers.clone(), recorders, exported };
+    let faults = tokio::spawn(faults::inject(stage, plan.faults.clone(), plan.seed, is_done));
     clients.join_all().await;
     done.send_replace(true);
     faults.await.expect("faults end well");
-    let (last, end_ms) = settle(&servers).await;
-    end.send_replace(Some(last));
-    let Watching { witness, lock_witness, watches, lock_watches } = watching;
-    let witness = witness.join_all().await.concat();
-    let lock_witness = lock_witness.join_all().await.concat();
-    let log = log_of(&witness, last);
-    let lock_log = lock_log_of(&lock_witness, last);
-    let (mut watches, mut lock_watches) =
-        (watches.join_all().await.concat(), lock_watches.join_all().await.concat());
-    watches.extend(witness);
-    lock_watches.extend(lock_witness);
-    recorder.watches(watches, lock_watches);
-    recorder.finish(|history| {
-        (history.last, history.end_ms) = (last, end_ms);
-        (history.log, history.lock_log) = (log, lock_log);
-    })
+    let mut chronicles = Vec::new();
+    for (place, watching) in scene.places.into_iter().zip(watching) {
+        let (end, end_ms) = settle(place.recorder.namespace(), &scene.endpoints).await;
+        place.end.send_replace(Some(end));
+        let mut seen = watching.collect().await;
+        seen.end_ms = end_ms;
+        seen.is_steady = plan.faults.iter().all(|fault| fault.leaves_servers_alone());
+        chronicles.push(place.recorder.finish(|chronicle| {
+            let Chronicle { epochs, end_ms, is_steady, watches, lock_watches, .. } = seen;
+            let seen =
+                Chronicle { epochs, end_ms, is_steady, watches, lock_watches, ..chronicle.clone() };
+            *chronicle = seen;
+        }));
+    }
+    chronicles
 }
 
 /// What the parts of a run share.
 struct Scene<'a> {
     plan: &'a Plan,
     random: StdRng,
-    servers: Arc<Servers>,
-    recorder: Arc<Recorder>,
-    base: u64,
-    lineage: String,
-    /// How far the log of keys is taken down, and that of locks.
-    witnessed: [Arc<AtomicU64>; 2],
+    endpoints: Vec<Endpoint>,
+    places: Vec<Place>,
 }
 
+/// A namespace of a run.
+struct Place {
+    recorder: Arc<Recorder>,
+    witnessed: Arc<Witnessed>,
+    beginning: Beginning,
+    end: watch::Sender<Option<End>>,
+}
+
+impl Place {
+    async fn make(name: &str, start: std::time::Instant, endpoint: &Endpoint) -> Self {
+        let ns = at(endpoint, name);
+        let made = ns.ok(build::update(NamespaceSettings::default())).await;
+        let lineage = ns.lineage().await;
+        let beginning = Beginning { lineage, base: made.revision, initial: Some(Vec::new()) };
+        let witnessed = Arc::new(Witnessed::new(&beginning));
+        let recorder = Arc::new(Recorder::new(name, start));
+        Place { recorder, witnessed, beginning, end: watch::Sender::new(None) }
+    }
+}
+
+/// Those who watch a namespace.
 struct Watching {
-    witness: JoinSet<Vec<Watch>>,
-    lock_witness: JoinSet<Vec<LockWatch>>,
+    keys: JoinHandle<Vec<Part<WatchRequest, WatchResponse>>>,
+    locks: JoinHandle<Vec<Part<WatchLocksRequest, WatchLocksResponse>>>,
     watches: JoinSet<Vec<Watch>>,
     lock_watches: JoinSet<Vec<LockWatch>>,
+}
+
+impl Watching {
+    /// Waits for them, and puts together what they saw.
+    async fn collect(self) -> Chronicle {
+        let keys = self.keys.await.expect("a witness ends well");
+        let locks = self.locks.await.expect("a witness ends well");
+        let mut watches = self.watches.join_all().await.concat();
+        let mut lock_watches = self.lock_watches.join_all().await.concat();
+        let epochs = epochs(&keys, &locks);
+        watches.extend(sessions(keys));
+        lock_watches.extend(sessions(locks));
+        Chronicle { epochs, watches, lock_watches, ..Chronicle::default() }
+    }
+}
+
+fn sessions<W, M>(parts: Vec<Part<W, M>>) -> impl Iterator<Item = Session<W, M>> {
+    parts.into_iter().flat_map(|part| part.sessions)
 }
 
 impl Scene<'_> {
     fn clients(&mut self) -> JoinSet<()> {
         let mut clients = JoinSet::new();
-        for index in 0..self.plan.clients {
-            let vanishing = self.plan.faults.contains(&Fault::Vanish);
-            let start = (self.base, self.lineage.clone());
-            let workload = Workload::new(index, vanishing, start, self.witnessed.clone());
+        for index in 0..self.plan.clients + QUEUERS {
+            let (role, steps) = match index {
+                _ if index >= self.plan.clients => (Role::Queuer, self.plan.steps / 3),
+                _ if index % 3 == 2 => (Role::Locker, self.plan.steps),
+                _ => (Role::Any, self.plan.steps),
+            };
+            // One queue is enough.
+            let places = if role == Role::Queuer { 1 } else { self.places.len() };
+            let members = self.places[..places].iter().map(|place| {
+                let vanishing = self.plan.faults.contains(&Fault::Vanish);
+                let witnessed = place.witnessed.clone();
+                Member {
+                    namespace: place.recorder.namespace().to_owned(),
+                    recorder: place.recorder.clone(),
+                    workload: Workload::new(index, role, vanishing, witnessed),
+                }
+            });
+            let members = members.collect();
             let random = StdRng::seed_from_u64(self.random.random());
-            let (recorder, endpoints) = (self.recorder.clone(), self.servers.endpoints());
-            let client = Client::new(index, random, recorder, endpoints, workload, NAMESPACE);
-            clients.spawn(client.run(self.plan.steps));
+            let client = Client::new(index, random, self.endpoints.clone(), members);
+            clients.spawn(client.run(steps));
         }
         clients
     }
 
-    fn observe(&mut self, end: &watch::Receiver<Option<u64>>) -> Watching {
-        let (keys, locks) = (of_all_keys(NAMESPACE, self.base), of_all_locks(NAMESPACE, self.base));
-        let [keys_witnessed, locks_witnessed] = self.witnessed.clone();
-        let mut witness = JoinSet::new();
-        witness.spawn(self.observer(end, Some(keys_witnessed)).run(keys.clone()));
-        let mut lock_witness = JoinSet::new();
-        lock_witness.spawn(self.observer(end, Some(locks_witnessed)).run(locks.clone()));
+    fn observe(&mut self, place: usize) -> Watching {
+        let Place { recorder, beginning, .. } = &self.places[place];
+        let (name, beginning) = (recorder.namespace().to_owned(), beginning.clone());
+        let base = beginning.base;
+        let (keys, locks) = (of_all_keys(&name, base), of_all_locks(&name, base));
         let (mut watches, mut lock_watches) = (JoinSet::new(), JoinSet::new());
         for _ in 0..self.random.random_range(2..5) {
-            let first = keys.other(self.base, &mut self.random);
-            watches.spawn(self.observer(end, None).run(first));
+            let first = keys.other(base, &mut self.random);
+            watches.spawn(self.observer(place).run(first));
         }
-        lock_watches.spawn(self.observer(end, None).run(locks));
-        Watching { witness, lock_witness, watches, lock_watches }
+        lock_watches.spawn(self.observer(place).run(locks.clone()));
+        Watching {
+            keys: tokio::spawn(self.witness(place, 0).run(keys, beginning.clone())),
+            locks: tokio::spawn(self.witness(place, 1).run(locks, beginning)),
+            watches,
+            lock_watches,
+        }
     }
 
-    fn observer(
-        &mut self,
-        end: &watch::Receiver<Option<u64>>,
-        witnessed: Option<Arc<AtomicU64>>,
-    ) -> Observer {
+    fn witness(&mut self, place: usize, index: usize) -> Witness {
+        let observer = self.observer(place);
+        let Place { recorder, witnessed, .. } = &self.places[place];
+        let (namespace, shared) = (recorder.namespace().to_owned(), witnessed.clone());
+        Witness { observer, namespace, shared, index }
+    }
+
+    fn observer(&mut self, place: usize) -> Observer {
+        let Place { recorder, end, .. } = &self.places[place];
         Observer {
-            recorder: self.recorder.clone(),
-            endpoints: self.servers.endpoints(),
+            recorder: recorder.clone(),
+            endpoints: self.endpoints.clone(),
             random: StdRng::seed_from_u64(self.random.random()),
-            lineage: self.lineage.clone(),
-            end: end.clone(),
-            witnessed,
+            end: end.subscribe(),
         }
     }
 }
 
-fn namespace_at(servers: &Servers) -> Namespace {
-    let endpoints = servers.endpoints();
-    Namespace {
-        name: NAMESPACE.to_owned(),
-        channel: connect(&endpoints, &mut StdRng::seed_from_u64(0)),
-        endpoint: endpoints[0].clone(),
-        servers: Vec::new(),
-    }
-}
-
-/// Waits until the servers answer and all that is due has been removed; the revision and the time then.
-async fn settle(servers: &Servers) -> (u64, i64) {
+/// Waits until the servers answer and all that is due has been removed; where the namespace is then, and the time.
+async fn settle(name: &str, endpoints: &[Endpoint]) -> (End, i64) {
     let late = Instant::now() + PATIENCE;
     loop {
-        let namespace = namespace_at(servers);
-        let state = timeout(PATIENCE / 6, namespace.call(GetNamespaceRequest::default())).await;
+        let namespace = Namespace {
+            channel: connect(endpoints, &mut StdRng::seed_from_u64(0)),
+            ..at(&endpoints[0], name)
+        };
+        // It may be that there is none any more.
+        let made = namespace.call(build::update(NamespaceSettings::default()));
+        let state = timeout(PATIENCE / 6, made).await;
         let count = timeout(PATIENCE / 6, namespace.call(build::count(build::all()))).await;
         if let (Ok(Ok(state)), Ok(Ok(live))) = (state, count) {
-            let held = state.namespace.as_ref().map_or(0, |namespace| namespace.key_count);
-            if held == live.count && state.revision == live.revision {
-                return (live.revision, live.time_ms);
+            let made = state.namespace.unwrap_or_default();
+            if made.key_count == live.count && state.revision == live.revision {
+                let end = End { lineage: made.lineage, revision: live.revision };
+                return (end, live.time_ms);
             }
+            let held = made.key_count;
             assert!(Instant::now() < late, "{held} keys, but {} that are not due", live.count);
         }
         assert!(Instant::now() < late, "the servers do not answer again");
         // The server is another program.
         sleep(PATIENCE / 3000).await;
-    }
-}
-
-/// The log, as it was taken down.
-fn log_of(sessions: &[Watch], last: u64) -> Vec<Event> {
-    use watch_response::Body;
-    let mut log = Taken::default();
-    for session in sessions {
-        log.resume();
-        for (_, message) in &session.messages {
-            if let Some(Body::Events(events)) = &message.body {
-                log.partial.extend(events.events.iter().map(|it| (it.revision, it.clone())));
-            }
-            log.complete(message.complete_through);
-        }
-    }
-    log.through(last)
-}
-
-/// The same of locks.
-fn lock_log_of(sessions: &[LockWatch], last: u64) -> Vec<LockEvent> {
-    use watch_locks_response::Body;
-    let mut log = Taken::default();
-    for session in sessions {
-        log.resume();
-        for (_, message) in &session.messages {
-            if let Some(Body::Events(events)) = &message.body {
-                log.partial.extend(events.events.iter().map(|it| (it.revision, it.clone())));
-            }
-            log.complete(message.complete_through);
-        }
-    }
-    log.through(last)
-}
-
-/// Events that are complete, and those of which more may come.
-struct Taken<E> {
-    whole: Vec<(u64, E)>,
-    partial: Vec<(u64, E)>,
-}
-
-impl<E> Default for Taken<E> {
-    fn default() -> Self {
-        Taken { whole: Vec::new(), partial: Vec::new() }
-    }
-}
-
-impl<E> Taken<E> {
-    /// What is not complete comes again.
-    fn resume(&mut self) {
-        self.partial.clear();
-    }
-
-    fn complete(&mut self, through: u64) {
-        self.whole.extend(self.partial.extract_if(.., |(revision, _)| *revision <= through));
-    }
-
-    fn through(self, last: u64) -> Vec<E> {
-        let events = self.whole.into_iter().filter(|(revision, _)| *revision <= last);
-        events.map(|(_, event)| event).collect()
     }
 }

@@ -21,11 +21,15 @@ use tonic::transport::Endpoint;
 
 use crate::common::{
     fault_proxy::FaultProxy,
+    program,
     redis::{self, Options, Proxy, Redis},
 };
 
 /// Only ends a run that would hang.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to wait where nothing came.
+pub const AWAY: Duration = Duration::from_millis(20);
 
 /// How a server notices soon that Redis does not answer.
 const IMPATIENT: &str = "?connect_timeout=500ms&command_timeout=1s";
@@ -35,21 +39,7 @@ static HOLDFASTD: LazyLock<PathBuf> = LazyLock::new(|| {
     if let Some(program) = env::var_os("HISTORY_HOLDFASTD") {
         return program.into();
     }
-    // This test is TARGET/PROFILE/deps/history-…, the program TARGET/PROFILE/holdfastd.
-    let this = env::current_exe().expect("a test knows its name");
-    let profile = this.ancestors().nth(2).expect("a test is in the target directory");
-    let name = match profile.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let built = BlockingCommand::new(env!("CARGO"))
-        .args(["build", "--quiet", "--workspace", "--bin", "holdfastd", "--profile", name])
-        .arg("--target-dir")
-        .arg(profile.parent().expect("a profile is in the target directory"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    assert!(built.expect("cargo runs").success(), "holdfastd cannot be built");
-    profile.join("holdfastd").with_extension(env::consts::EXE_EXTENSION)
+    program::built("holdfastd")
 });
 
 /// The library that moves the clock of a program, where this machine has it.
@@ -88,7 +78,7 @@ pub fn has_faketime() -> bool {
 /// The servers of a run. They end when it is dropped.
 pub struct Servers {
     pub servers: Vec<Server>,
-    pub redis: Option<(Redis, Proxy)>,
+    pub redis: Option<(Mutex<Redis>, Proxy)>,
     /// Goes away with all that is in it.
     _directory: TempDir,
 }
@@ -125,7 +115,7 @@ impl Servers {
                 let server = Redis::with(Options::default()).expect("it is installed");
                 let proxy = Proxy::to(&server.address()).await;
                 let url = format!("redis://{}{IMPATIENT}", proxy.address);
-                redis = Some((server, proxy));
+                redis = Some((Mutex::new(server), proxy));
                 vec![url.clone(), url]
             }
         };
@@ -157,6 +147,12 @@ impl Server {
     pub fn process(&self) -> u32 {
         let running = self.running.lock();
         running.as_ref().and_then(|running| running.child.id()).expect("it runs")
+    }
+
+    /// Where it is, past its proxy.
+    pub fn direct(&self) -> Endpoint {
+        let running = self.running.lock();
+        endpoint(running.as_ref().expect("it runs").address)
     }
 
     /// Kills it in the middle of whatever it does; its log.

@@ -1,5 +1,4 @@
-//! Clients that watch: they open watches of all kinds, leave off in the midst, and resume. Two of them take down the
-//! whole log, of keys and of locks, and never leave off.
+//! Clients that watch: they open watches of all kinds, leave off in the midst, and resume.
 
 use std::{
     sync::{
@@ -24,9 +23,9 @@ use tonic::{
 
 use crate::{
     client::connect,
-    common::{build, failure::Failure},
+    common::{build, failure::Failure, namespace::Namespace},
     history::{Recorder, Session},
-    servers::PATIENCE,
+    servers::{AWAY, PATIENCE},
     workload::{LOCKS, selector},
 };
 
@@ -35,9 +34,6 @@ const PROGRESS_MS: u64 = 200;
 
 /// How long a watch may be silent before it is given up: its connection may be gone.
 const SILENCE: Duration = Duration::from_millis(1500);
-
-/// How long to wait where nothing came.
-const AWAY: Duration = Duration::from_millis(20);
 
 /// What can be watched.
 pub trait Watched: Clone + Send + 'static {
@@ -57,7 +53,23 @@ pub trait Watched: Clone + Send + 'static {
 
 /// A message of a watch.
 pub trait Told: Send + 'static {
+    type Event: Clone;
+
     fn complete_through(&self) -> u64;
+
+    fn events(&self) -> &[Self::Event];
+
+    fn revision_of(event: &Self::Event) -> u64;
+
+    /// The lineage that it names, if it names one.
+    fn lineage(&self) -> Option<&str>;
+}
+
+/// Where a run ends.
+#[derive(Debug, Clone)]
+pub struct End {
+    pub lineage: String,
+    pub revision: u64,
 }
 
 /// Somebody who watches.
@@ -65,11 +77,8 @@ pub struct Observer {
     pub recorder: Arc<Recorder>,
     pub endpoints: Vec<Endpoint>,
     pub random: StdRng,
-    pub lineage: String,
     /// Up to where it is to watch, once that is known.
-    pub end: watch::Receiver<Option<u64>>,
-    /// For one who takes down the whole log: how far that has come.
-    pub witnessed: Option<Arc<AtomicU64>>,
+    pub end: watch::Receiver<Option<End>>,
 }
 
 impl Observer {
@@ -78,11 +87,14 @@ impl Observer {
         let mut sessions = Vec::new();
         let mut request = first;
         let mut complete = 0;
+        let mut lineage = None;
         let mut late_at = None;
         loop {
-            let session = self.session(request.clone()).await;
+            let session = self.session(request.clone(), None).await;
             let told = session.messages.last().map_or(0, |(_, it)| it.complete_through());
             complete = complete.max(told);
+            let named = session.messages.iter().filter_map(|(_, message)| message.lineage()).last();
+            lineage = named.map(str::to_owned).or(lineage);
             let reason = session.end.as_ref().map(|end| end.reason.clone()).unwrap_or_default();
             if session.messages.is_empty() {
                 // The server may be away for a while.
@@ -92,9 +104,9 @@ impl Observer {
             if !is_empty || sessions.is_empty() {
                 sessions.push(session);
             }
-            let end = *self.end.borrow();
-            if let Some(end) = end {
-                if told >= end {
+            let end = self.end.borrow().clone();
+            if let Some(end) = &end {
+                if told >= end.revision {
                     return sessions;
                 }
                 let late_at = late_at.get_or_insert_with(|| Instant::now() + PATIENCE / 3);
@@ -104,11 +116,10 @@ impl Observer {
                 }
             }
             let is_lost = !reason.is_empty();
-            let goes_on = self.witnessed.is_some() || end.is_some() || self.random.random_bool(0.7);
-            request = match (complete > 0 && goes_on, &self.witnessed) {
-                (true, _) => request.resumed(complete, &self.lineage, is_lost),
-                (false, Some(_)) => request,
-                (false, None) => {
+            let goes_on = end.is_some() || self.random.random_bool(0.7);
+            request = match lineage.as_ref().filter(|_| complete > 0 && goes_on) {
+                Some(lineage) => request.resumed(complete, lineage, is_lost),
+                None => {
                     let around = self.around(complete);
                     complete = 0;
                     request.other(around, &mut self.random)
@@ -122,25 +133,42 @@ impl Observer {
         (complete + self.random.random_range(0..60)).saturating_sub(50)
     }
 
-    async fn session<W: Watched>(&mut self, request: W) -> Session<W, W::Message> {
+    /// One watch, until it ends or is left; for one who takes down the whole log, with how far that has come.
+    pub async fn session<W: Watched>(
+        &mut self,
+        request: W,
+        witnessed: Option<&AtomicU64>,
+    ) -> Session<W, W::Message> {
         let opened = self.recorder.now();
         let mut session = Session {
             request: request.clone(),
             opened,
+            closed: opened,
             messages: Vec::new(),
             end: None,
             starved: false,
         };
+        self.attend(request, &mut session, witnessed).await;
+        session.closed = self.recorder.now();
+        session
+    }
+
+    async fn attend<W: Watched>(
+        &mut self,
+        request: W,
+        session: &mut Session<W, W::Message>,
+        witnessed: Option<&AtomicU64>,
+    ) {
         let channel = connect(&self.endpoints, &mut self.random);
         let mut stream = match timeout(SILENCE, request.open(channel)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(status)) => {
                 session.end = Some(Failure::from(status));
-                return session;
+                return;
             }
-            Err(_) => return session,
+            Err(_) => return,
         };
-        let most = match self.witnessed {
+        let most = match witnessed {
             Some(_) => usize::MAX,
             None => self.random.random_range(1..60),
         };
@@ -148,7 +176,7 @@ impl Observer {
         {
             match timeout(SILENCE, stream.message()).await {
                 Ok(Ok(Some(message))) => {
-                    if let Some(witnessed) = &self.witnessed {
+                    if let Some(witnessed) = witnessed {
                         witnessed.fetch_max(message.complete_through(), Ordering::SeqCst);
                     }
                     session.messages.push((self.recorder.now(), message));
@@ -160,14 +188,23 @@ impl Observer {
                 Ok(Ok(None)) | Err(_) => break,
             }
         }
-        session
     }
 
     /// Whether a session is to go on that has had so many messages.
     fn is_wanted(&self, had: usize, most: usize, last: Option<&impl Told>) -> bool {
-        match *self.end.borrow() {
-            Some(end) => last.is_none_or(|last| last.complete_through() < end),
+        match &*self.end.borrow() {
+            Some(end) => last.is_none_or(|last| last.complete_through() < end.revision),
             None => had < most,
+        }
+    }
+
+    /// A namespace by way of one of the servers.
+    pub fn namespace(&mut self, name: &str) -> Namespace {
+        Namespace {
+            name: name.to_owned(),
+            channel: connect(&self.endpoints, &mut self.random),
+            endpoint: self.endpoints[0].clone(),
+            servers: Vec::new(),
         }
     }
 }
@@ -260,13 +297,55 @@ impl Watched for WatchLocksRequest {
 }
 
 impl Told for WatchResponse {
+    type Event = Event;
+
     fn complete_through(&self) -> u64 {
         self.complete_through
+    }
+
+    fn events(&self) -> &[Event] {
+        match &self.body {
+            Some(watch_response::Body::Events(it)) => &it.events,
+            _ => &[],
+        }
+    }
+
+    fn revision_of(event: &Event) -> u64 {
+        event.revision
+    }
+
+    fn lineage(&self) -> Option<&str> {
+        let created = match &self.body {
+            Some(watch_response::Body::Created(created)) => created.lineage.as_str(),
+            _ => "",
+        };
+        [created, &self.new_lineage].into_iter().find(|it| !it.is_empty())
     }
 }
 
 impl Told for WatchLocksResponse {
+    type Event = LockEvent;
+
     fn complete_through(&self) -> u64 {
         self.complete_through
+    }
+
+    fn events(&self) -> &[LockEvent] {
+        match &self.body {
+            Some(watch_locks_response::Body::Events(it)) => &it.events,
+            _ => &[],
+        }
+    }
+
+    fn revision_of(event: &LockEvent) -> u64 {
+        event.revision
+    }
+
+    fn lineage(&self) -> Option<&str> {
+        let created = match &self.body {
+            Some(watch_locks_response::Body::Created(created)) => created.lineage.as_str(),
+            _ => "",
+        };
+        [created, &self.new_lineage].into_iter().find(|it| !it.is_empty())
     }
 }

@@ -1,12 +1,6 @@
 //! What a client does next: chosen by its seed, and by what it has been answered so far.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use holdfast_proto::v1::{
     acquire_response::Outcome as Acquired, compare::Operand, pipeline_answer::Result as Answer,
@@ -21,26 +15,38 @@ use crate::{
         coordination::{self, with_options},
     },
     history::{Call, Outcome, Request},
+    witness::Witnessed,
 };
 
 pub const KEYS: [&str; 9] = ["a", "b", "c", "n/0", "n/1", "p/0", "p/1", "p/2", "p/3"];
 pub const LOCKS: [&str; 3] = ["la", "lb", "m"];
 
+/// The lock that some clients do nothing but wait for, so that there is a queue.
+const QUEUED: &str = "lq";
+
+/// What a client is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A bit of everything.
+    Any,
+    /// Locks above all.
+    Locker,
+    /// One lock that many wait for.
+    Queuer,
+}
+
 /// What a client knows, and what it is to do.
 pub struct Workload {
     client: usize,
     client_id: Bytes,
-    /// Whether this client is about locks above all.
-    is_locker: bool,
+    role: Role,
     /// Whether callers vanish in the midst of calls.
     vanishing: bool,
     count: u64,
     seq: u64,
-    lineage: String,
-    base: u64,
     tip: u64,
-    /// Up to where the log has been taken down: what lies before may be compacted.
-    witnessed: [Arc<AtomicU64>; 2],
+    /// How far the log has been taken down, and of which lineage: what lies before may be compacted.
+    witnessed: Arc<Witnessed>,
     revisions: BTreeMap<String, u64>,
     holds: Vec<Lock>,
     former_holds: Vec<Lock>,
@@ -58,23 +64,16 @@ pub enum Step {
 }
 
 impl Workload {
-    pub fn new(
-        client: usize,
-        vanishing: bool,
-        (base, lineage): (u64, String),
-        witnessed: [Arc<AtomicU64>; 2],
-    ) -> Self {
+    pub fn new(client: usize, role: Role, vanishing: bool, witnessed: Arc<Witnessed>) -> Self {
         let client_id = Bytes::copy_from_slice(&(client as u64 + 1).to_be_bytes());
         Workload {
             client,
             client_id,
-            is_locker: client % 3 == 2,
+            role,
             vanishing,
             count: 0,
             seq: 0,
-            lineage,
-            base,
-            tip: base,
+            tip: witnessed.base(),
             witnessed,
             revisions: BTreeMap::new(),
             holds: Vec::new(),
@@ -84,17 +83,23 @@ impl Workload {
     }
 
     pub fn next(&mut self, random: &mut StdRng) -> Step {
+        if self.role == Role::Queuer {
+            self.count += 1;
+            return Step::One(Request::Do(self.queue(random)), false);
+        }
         if random.random_bool(0.06) {
             let count = random.random_range(2..7);
             return Step::Message((0..count).map(|_| self.operation_of_message(random)).collect());
         }
         self.count += 1;
-        let locks = if self.is_locker { 50 } else { 4 };
+        let locks = if self.role == Role::Locker { 50 } else { 4 };
         let request = match random.random_range(0..100 + locks) {
             0..48 => Request::Do(self.write(random)),
             48..80 => Request::Do(self.read(random)),
             80..86 => Request::Do(self.read_past(random)),
-            86..98 => Request::Do(self.lease(random)),
+            86..97 => Request::Do(self.lease(random)),
+            97 if random.random_bool(0.4) => settings(random),
+            97 => Request::Look,
             98 if random.random_bool(0.2) => Request::Clear,
             99 if random.random_bool(0.3) => self.compact(random),
             98 | 99 => Request::Do(self.read(random)),
@@ -324,8 +329,8 @@ impl Workload {
 
     /// A read of what a revision held that this client knows of.
     fn read_past(&mut self, random: &mut StdRng) -> Op {
-        let at_revision =
-            Some(random.random_range(self.tip.saturating_sub(30).max(self.base)..=self.tip));
+        let oldest = self.tip.saturating_sub(30).max(self.witnessed.base()).min(self.tip);
+        let at_revision = Some(random.random_range(oldest..=self.tip));
         match random.random_range(0..3) {
             0 => Op::Get(GetRequest { at_revision, ..build::get(self.key(random)) }),
             1 => Op::BatchGet(BatchGetRequest {
@@ -337,7 +342,7 @@ impl Workload {
     }
 
     fn lease(&mut self, random: &mut StdRng) -> Op {
-        let parity = u64::from(self.is_locker && random.random());
+        let parity = u64::from(self.role == Role::Locker && random.random());
         let known = self.lease_for(random, parity);
         match (random.random_range(0..10), known) {
             (0..3, _) | (_, None) => {
@@ -379,10 +384,6 @@ impl Workload {
     }
 
     fn acquire(&mut self, name: &str, random: &mut StdRng) -> Op {
-        let mut acquire_id = [0; 16];
-        acquire_id[..8].copy_from_slice(&(self.client as u64 + 1).to_be_bytes());
-        acquire_id[8..].copy_from_slice(&self.count.to_be_bytes());
-        let id = self.value();
         let lease = self.lease_for(random, 1).filter(|_| random.random_bool(0.4));
         let duration = match lease {
             Some(id) => acquire_request::Duration::LeaseId(id),
@@ -390,19 +391,48 @@ impl Workload {
         };
         let waits = random.random_bool(0.5);
         Op::Acquire(AcquireRequest {
-            acquire_id: Bytes::copy_from_slice(&acquire_id),
-            owner: Some(LockOwner { id, ..LockOwner::default() }),
             duration: Some(duration),
             wait_ms: if waits { random.random_range(50..500) } else { 0 },
             renew_to_keep: random.random(),
-            ..coordination::acquire(name)
+            ..self.attempt(name)
         })
     }
 
+    /// An attempt to take a lock that is like no other.
+    fn attempt(&self, name: &str) -> AcquireRequest {
+        let mut acquire_id = [0; 16];
+        acquire_id[..8].copy_from_slice(&(self.client as u64 + 1).to_be_bytes());
+        acquire_id[8..].copy_from_slice(&self.count.to_be_bytes());
+        let id = self.value();
+        AcquireRequest {
+            acquire_id: Bytes::copy_from_slice(&acquire_id),
+            owner: Some(LockOwner { id, ..LockOwner::default() }),
+            ..coordination::acquire(name)
+        }
+    }
+
+    /// Waits in the queue, looks at it, or makes room for the next.
+    fn queue(&mut self, random: &mut StdRng) -> Op {
+        if let Some(lock) = self.holds.last().cloned() {
+            return with_options(Op::Release(coordination::release(&lock)), self.named_options());
+        }
+        match random.random_range(0..5) {
+            0..3 => {
+                let wait_ms = random.random_range(100..600);
+                let ttl_ms = random.random_range(20..80);
+                Op::Acquire(AcquireRequest {
+                    duration: Some(acquire_request::Duration::TtlMs(ttl_ms)),
+                    wait_ms,
+                    ..self.attempt(QUEUED)
+                })
+            }
+            _ => Op::GetLock(coordination::get_lock(QUEUED)),
+        }
+    }
+
     fn compact(&self, random: &mut StdRng) -> Request {
-        let complete = self.witnessed.iter().map(|it| it.load(Ordering::SeqCst)).min();
-        let witnessed = complete.unwrap_or_default();
-        Request::Compact(witnessed.saturating_sub(random.random_range(0..60)).max(self.base))
+        let complete = self.witnessed.complete();
+        Request::Compact(complete.saturating_sub(random.random_range(0..60)).max(1))
     }
 
     fn named(&mut self, op: Op, random: &mut StdRng) -> Op {
@@ -420,7 +450,7 @@ impl Workload {
         let named = random.random_bool(0.6).then(|| self.named_options()).flatten();
         let mut options = named.unwrap_or_default();
         if random.random_bool(0.05) {
-            options.expected_lineage = Some(self.lineage.clone());
+            options.expected_lineage = Some(self.witnessed.lineage());
         }
         let hold = self.holds.choose(random).filter(|_| random.random_bool(0.25));
         let former = self.former_holds.choose(random).filter(|_| random.random_bool(0.05));
@@ -429,6 +459,18 @@ impl Workload {
         }
         Some(options)
     }
+}
+
+/// Settings that make a difference within a run, or none.
+fn settings(random: &mut StdRng) -> Request {
+    let mut any = |of: &[u64]| of.choose(random).copied().filter(|it| *it > 0);
+    Request::Update(NamespaceSettings {
+        default_ttl_ms: any(&[0, 0, 50, 300]),
+        log_max_events: any(&[0, 1, 100]),
+        log_max_age_ms: any(&[0, 1000]),
+        log_max_bytes: any(&[0, 1 << 20]),
+        ..NamespaceSettings::default()
+    })
 }
 
 /// Some keys.

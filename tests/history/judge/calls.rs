@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use holdfast_proto::v1::{pipeline_answer::Result as Answer, pipeline_call::Operation as Op, *};
 
-use super::{Case, Violation, leases::Deadlines, log::Log, order::Window};
+use super::{Case, Violation, choices::Choice, log::Log, order::Window};
 use crate::{
     history::{Call, Outcome, Request, state_of},
     model::{Model, Refusal},
@@ -30,8 +30,8 @@ pub fn explain(
     }
     let state = case.log.state_at(revision);
     let mut expected = None;
-    for deadlines in case.leases.choices(&state, (revision, time_ms), call) {
-        let mut model = model(case, revision, &deadlines, call);
+    for choice in case.choices(&state, (revision, time_ms), call) {
+        let mut model = model(case, revision, &choice, call);
         let before = model.revision;
         match model.call(op, time_ms) {
             Ok(found) if found == *answer && model.revision == before => return Ok(None),
@@ -54,9 +54,9 @@ pub fn applies(case: &Case, call: &Call, op: &Op, revision: u64, answer: Option<
         return false;
     }
     let state = case.log.state_at(revision - 1);
-    let choices = case.leases.choices(&state, (revision, it.time_ms), call);
-    choices.iter().any(|deadlines| {
-        let mut model = model(case, revision - 1, deadlines, call);
+    let choices = case.choices(&state, (revision, it.time_ms), call);
+    choices.iter().any(|choice| {
+        let mut model = model(case, revision - 1, choice, call);
         let Ok(found) = model.call(op, it.time_ms) else { return false };
         answer.is_none_or(|answer| *answer == found)
             && model.revision == revision
@@ -73,7 +73,8 @@ pub fn explain_refusal(case: &Case, index: usize, call: &Call, op: &Op) -> Resul
         (None, "NOT_A_NUMBER" | "LEASE_NOT_FOUND") => window.from..=window.to,
         (None, "LEASE_ID_USED") if call.attempts > 1 => return Ok(()),
         (None, "COMPACTED") if can_be_compacted(case, call, op) => return Ok(()),
-        (None, "OVERLOADED" | "BACKEND_UNAVAILABLE") => return Ok(()),
+        // Whether there was another lineage is looked at where all are judged together.
+        (None, "OVERLOADED" | "BACKEND_UNAVAILABLE" | "LINEAGE_CHANGED") => return Ok(()),
         _ => return Err(Violation::new("a refusal has its reason", "it has not").call(call)),
     };
     let keys = keys_of(op);
@@ -100,15 +101,15 @@ fn refuses_at(case: &Case, call: &Call, op: &Op, (revision, window): (u64, Windo
     let to_ms = next.unwrap_or(case.history.end_ms).min(window.to_ms);
     let mut times = vec![from_ms, to_ms];
     times.extend(state.values().filter_map(|entry| entry.expires_at_ms));
-    let ends = case.leases.choices(&state, (revision, to_ms), call);
-    times.extend(ends.iter().flat_map(|ends| ends.values().copied()));
+    let ends = case.choices(&state, (revision, to_ms), call);
+    times.extend(ends.iter().flat_map(|choice| choice.deadlines.values().copied()));
     times.retain(|time_ms| (from_ms..=to_ms).contains(time_ms));
     times.sort_unstable();
     times.dedup();
     times.iter().any(|&time_ms| {
-        let choices = case.leases.choices(&state, (revision, time_ms), call);
-        choices.iter().any(|deadlines| {
-            let refused = model(case, revision, deadlines, call).call(op, time_ms).err();
+        let choices = case.choices(&state, (revision, time_ms), call);
+        choices.iter().any(|choice| {
+            let refused = model(case, revision, choice, call).call(op, time_ms).err();
             match (refused, &failure.condition) {
                 (Some(Refusal::Condition(expected)), Some(condition)) => *expected == *condition,
                 (Some(Refusal::Reason(reason)), None) => {
@@ -121,11 +122,13 @@ fn refuses_at(case: &Case, call: &Call, op: &Op, (revision, window): (u64, Windo
 }
 
 /// The model at a revision; for a read of the past, at the end, with what that revision held.
-fn model(case: &Case, revision: u64, deadlines: &Deadlines, call: &Call) -> Model {
+fn model(case: &Case, revision: u64, choice: &Choice, call: &Call) -> Model {
+    let default_ttl_ms = choice.default_ttl_ms;
     let mut model = Model {
+        settings: NamespaceSettings { default_ttl_ms, ..NamespaceSettings::default() },
         revision,
         entries: case.log.state_at(revision),
-        leases: case.leases.with(deadlines),
+        leases: case.leases.with(&choice.deadlines),
         locks: case.holds.tokens_at(revision),
         ..Model::default()
     };
@@ -152,9 +155,16 @@ fn explain_history(
         .collect();
     let newest: Vec<Event> = whole.iter().rev().take(100).cloned().collect();
     let bare = |event: &Event| as_watched(event.clone());
-    let is_beginning = a.events.len() <= newest.len()
-        && a.events.iter().zip(&newest).all(|(told, event)| bare(told) == *event);
-    let forgotten = newest.get(a.events.len()).map(|event| event.revision);
+    // What the lineage began with is older than its log.
+    let (told, older): (Vec<&Event>, Vec<&Event>) =
+        a.events.iter().partition(|event| event.revision > case.history.base);
+    let was_there =
+        |event: &&Event| case.history.initial.iter().any(|it| event.entry.as_ref() == Some(it));
+    let is_beginning = told.len() <= newest.len()
+        && told.iter().zip(&newest).all(|(told, event)| bare(told) == *event)
+        && older.len() <= 1
+        && older.iter().all(was_there);
+    let forgotten = newest.get(told.len()).map(|event| event.revision);
     let compacted = compacted_by(case, call);
     if !is_beginning || forgotten.is_some_and(|revision| revision > compacted) {
         let violation = Violation::new("history is what the log says", "it is not").call(call);
@@ -165,7 +175,7 @@ fn explain_history(
 
 fn can_be_compacted(case: &Case, call: &Call, op: &Op) -> bool {
     let cleared = case.log.clears.iter().max().copied().unwrap_or(0);
-    let oldest = compacted_by(case, call).max(cleared);
+    let oldest = compacted_by(case, call).max(cleared).max(case.history.base);
     match op {
         Op::Get(GetRequest { at_revision: Some(at), .. })
         | Op::BatchGet(BatchGetRequest { at_revision: Some(at), .. })
@@ -187,7 +197,7 @@ pub fn compacted_before(case: &Case, moment: u64) -> u64 {
         Request::Compact(through) => Some(through),
         _ => None,
     });
-    through.max().unwrap_or(0)
+    through.max().unwrap_or(0).max(case.log.trimmed)
 }
 
 /// Watches carry no value with a changed TTL.
@@ -250,9 +260,9 @@ pub fn live_at(case: &Case, log: &Log, revision: u64, time_ms: i64, by: u64) -> 
         request: Request::Clear,
         outcome: Outcome::Unknown { why: String::new() },
     };
-    let choices = case.leases.choices(&state, (revision, time_ms), &call);
-    let live = choices.iter().map(|deadlines| {
-        let model = model(case, revision, deadlines, &call);
+    let choices = case.choices(&state, (revision, time_ms), &call);
+    let live = choices.iter().map(|choice| {
+        let model = model(case, revision, choice, &call);
         model.live(time_ms).into_values().collect()
     });
     live.collect()

@@ -47,6 +47,10 @@ impl Leases {
                     if let Outcome::Answered(Answer::Grant(a)) = outcome {
                         life.granted_at_ms = a.time_ms;
                         life.steps.push((a.revision, a.time_ms, a.time_ms + r.ttl_ms as i64));
+                        if a.revision == history.base {
+                            // It may have been of the lineage before, and gone with that.
+                            life.perhaps_ended.push(call.invoked);
+                        }
                     }
                 }
                 (Op::KeepAlive(r), Outcome::Answered(Answer::KeepAlive(a))) => {

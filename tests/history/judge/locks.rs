@@ -131,6 +131,14 @@ impl<'a> Holds<'a> {
         }
     }
 
+    /// The first revision in which a call got the lock that it asked for. If it did not take what it was offered, it was
+    /// offered it again later.
+    pub fn first_granted_to(&self, r: &AcquireRequest) -> Option<u64> {
+        let holds = self.by_lock.get(&r.name)?;
+        let own = holds.iter().find(|hold| hold.lock.owner == r.owner);
+        own.map(|hold| hold.granted.token)
+    }
+
     fn token_of(&self, r: &AcquireRequest) -> Option<u64> {
         let holds = self.by_lock.get(&r.name)?;
         let own = |hold: &&Hold| hold.lock.owner == r.owner;
@@ -394,7 +402,7 @@ pub fn explain_refusal(case: &Case, index: usize, call: &Call, op: &Op) -> Resul
         deadlines.into_iter().any(|deadline| deadline <= to_ms)
     };
     let is_right = match (failure.reason.as_str(), op) {
-        ("OVERLOADED" | "BACKEND_UNAVAILABLE", _) => true,
+        ("OVERLOADED" | "BACKEND_UNAVAILABLE" | "LINEAGE_CHANGED", _) => true,
         ("LEASE_NOT_FOUND", Op::Acquire(r)) => match r.duration {
             Some(Duration::LeaseId(id)) => has_ended(id),
             _ => false,

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use holdfast_proto::v1::*;
 
 use super::Violation;
-use crate::{history::History, model::Entries};
+use crate::{
+    history::{History, Request},
+    model::Entries,
+};
 
 /// What the log says of all revisions and states.
 pub struct Log<'a> {
@@ -16,7 +19,15 @@ pub struct Log<'a> {
     versions: BTreeMap<String, Vec<(u64, Option<Entry>)>>,
     /// The revisions of clears.
     pub clears: Vec<u64>,
+    /// Up to where retention may have had it forgotten, by what was set.
+    pub trimmed: u64,
 }
+
+/// Younger events are kept, unless there are too many bytes of them.
+const KEPT_MS: i64 = 30_000;
+
+/// Twice the smallest bound that is set.
+const KEPT_BYTES: usize = 2 << 20;
 
 /// One revision.
 #[derive(Default)]
@@ -35,10 +46,16 @@ impl<'a> Log<'a> {
             revisions: BTreeMap::new(),
             versions: BTreeMap::new(),
             clears: Vec::new(),
+            trimmed: trimmed(history),
         };
         log.collect(history)?;
         log.check_revisions()?;
         let mut state = Entries::new();
+        for entry in &history.initial {
+            let versions = log.versions.entry(entry.key.clone()).or_default();
+            versions.push((history.base, Some(entry.clone())));
+            state.insert(entry.key.clone(), entry.clone());
+        }
         let changes: Vec<&Event> =
             log.revisions.values().flat_map(|it| it.events.clone()).collect();
         for event in changes {
@@ -177,6 +194,27 @@ impl<'a> Log<'a> {
         };
         Ok(())
     }
+}
+
+/// The newest revision that may have been trimmed by the end, if any bound was set.
+fn trimmed(history: &History) -> u64 {
+    let is_bounded = history.calls.iter().any(|call| match &call.request {
+        Request::Update(it) => {
+            it.log_max_events.is_some() || it.log_max_age_ms.is_some() || it.log_max_bytes.is_some()
+        }
+        _ => false,
+    });
+    let mut bytes = 0;
+    let mut newest_first = history.log.iter().rev();
+    let trimmed = newest_first.find(|event| {
+        // At least what it counts.
+        let entries = [&event.entry, &event.previous].into_iter().flatten();
+        let values =
+            entries.map(|entry| entry.key.len() + entry.value.as_ref().map_or(0, |it| it.len()));
+        bytes += 128 + event.key.len() + values.sum::<usize>();
+        event.time_ms + KEPT_MS <= history.end_ms || bytes > KEPT_BYTES
+    });
+    trimmed.filter(|_| is_bounded).map_or(0, |event| event.revision)
 }
 
 /// Whether an event can come after what there was; why not.

@@ -6,19 +6,24 @@
 //! that call has to see.
 
 mod calls;
+mod choices;
 mod leases;
+mod lineages;
 mod locks;
 mod log;
 mod order;
 mod owners;
+mod queues;
 mod watches;
 
 use std::fmt;
 
 use holdfast_proto::v1::Event;
 
-use crate::history::{Call, History};
+use crate::history::{Call, Chronicle, History};
 
+pub use lineages::Course;
+pub use order::observed;
 pub use watches::selects;
 
 /// How a history contradicts itself.
@@ -38,20 +43,29 @@ struct Case<'a> {
     log: log::Log<'a>,
     windows: order::Windows,
     leases: leases::Leases,
+    defaults: choices::Defaults,
     holds: locks::Holds<'a>,
 }
 
-/// Whether everything that was seen can have been.
+/// Whether everything that was seen of a namespace can have been.
+pub fn judge_all(chronicle: &Chronicle) -> Result<(), Violation> {
+    let course = Course::read(chronicle)?;
+    course.histories().try_for_each(|history| judge(&history))
+}
+
+/// Whether everything that was seen of one lineage can have been.
 pub fn judge(history: &History) -> Result<(), Violation> {
     let log = log::Log::read(history)?;
     let windows = order::check(history, &log)?;
     let leases = leases::Leases::read(history, &log);
     let holds = locks::Holds::read(history, &log)?;
-    let case = Case { history, log, windows, leases, holds };
+    let defaults = choices::Defaults::read(history);
+    let case = Case { history, log, windows, leases, defaults, holds };
     leases::check(&case)?;
     let owned = owners::of_answered(&case)?;
     locks::check(&case)?;
     owners::of_the_rest(&case, owned)?;
+    queues::check(&case)?;
     watches::check(&case)?;
     watches::check_of_locks(&case)
 }

@@ -1,7 +1,7 @@
 //! Real time: what was seen or acknowledged before a call began, that call has to see.
 
 use super::{Violation, log::Log};
-use crate::history::{Call, History, Moment, Request};
+use crate::history::{Call, History, LockWatch, Moment, Request, Watch};
 
 /// Between which states each call was.
 pub struct Windows {
@@ -34,6 +34,7 @@ pub fn check(history: &History, log: &Log) -> Result<Windows, Violation> {
     let mut windows = Windows { of_calls: Vec::new(), observations: newest(observations) };
     for call in &history.calls {
         let (from, from_ms) = windows.known_at(call.invoked);
+        let from = from.max(history.base);
         check_call(history, log, &windows, call)?;
         windows.of_calls.push(Window { from, from_ms, to: history.last, to_ms: i64::MAX });
     }
@@ -96,7 +97,7 @@ fn check_call(
         }
         Err(violation)
     };
-    if revision > history.last {
+    if revision > history.last || revision < history.base {
         return fail("an answer is of a revision that there is", format!("{revision}"));
     }
     if time_ms < known_ms && !matches!(call.request, Request::Compact(_)) {
@@ -123,14 +124,29 @@ fn observations(history: &History) -> Vec<Observation> {
         let revision = if call.is_of_the_past() { 0 } else { revision };
         Some(Observation { at: call.returned, revision, time_ms, call: Some(index) })
     });
-    let told = history.watches.iter().flat_map(|watch| watch.messages.iter());
-    let told = told.map(|(at, message)| (*at, message.revision.max(message.complete_through)));
-    let of_locks = history.lock_watches.iter().flat_map(|watch| watch.messages.iter());
-    let of_locks =
-        of_locks.map(|(at, message)| (*at, message.revision.max(message.complete_through)));
-    let told = told.chain(of_locks);
+    let told = told(&history.watches, &history.lock_watches);
     let told = told.map(|(at, revision)| Observation { at, revision, time_ms: 0, call: None });
     calls.chain(told).collect()
+}
+
+/// Who knew of which revision, from which moment on.
+pub fn observed(
+    calls: &[Call],
+    watches: &[Watch],
+    lock_watches: &[LockWatch],
+) -> Vec<(Moment, u64)> {
+    let current = calls.iter().filter(|call| !call.is_of_the_past());
+    let answered = current.filter_map(|call| Some((call.returned, call.state()?.0)));
+    answered.chain(told(watches, lock_watches)).collect()
+}
+
+fn told(watches: &[Watch], lock_watches: &[LockWatch]) -> impl Iterator<Item = (Moment, u64)> {
+    let told = watches.iter().flat_map(|watch| watch.messages.iter());
+    let told = told.map(|(at, message)| (*at, message.revision.max(message.complete_through)));
+    let of_locks = lock_watches.iter().flat_map(|watch| watch.messages.iter());
+    let of_locks =
+        of_locks.map(|(at, message)| (*at, message.revision.max(message.complete_through)));
+    told.chain(of_locks)
 }
 
 /// Each with the newest that was known by then.

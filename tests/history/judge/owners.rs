@@ -145,6 +145,23 @@ fn taken_by(case: &Case, index: usize, call: &Call) -> Result<Option<u64>, Viola
                 }
             }
         }
+        (Request::Update(asked), Outcome::Updated(answer)) => {
+            let told = answer.namespace.as_ref();
+            let is_so = told.is_some_and(|it| {
+                it.lineage == case.history.lineage && it.settings.unwrap_or_default() == *asked
+            });
+            match is_so {
+                true => Ok(None),
+                false => Err(Violation::new("settings are as they were set", "not so").call(call)),
+            }
+        }
+        (_, Outcome::Looked(answer)) => {
+            let told = answer.namespace.as_ref().map(|it| (&it.lineage, it.revision));
+            match told.is_none_or(|it| it == (&case.history.lineage, answer.revision)) {
+                true => Ok(None),
+                false => Err(Violation::new("a lineage stays", "another is told").call(call)),
+            }
+        }
         _ => Ok(None),
     }
 }
@@ -161,7 +178,7 @@ fn can_make(case: &Case, call: &Call, revision: u64) -> bool {
             !is_unlogged && calls::applies(case, call, op, revision, None)
         }
         Request::Clear => case.log.clears.contains(&revision),
-        Request::Compact(_) => false,
+        _ => false,
     }
 }
 

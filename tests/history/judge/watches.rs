@@ -56,7 +56,8 @@ fn check_one(case: &Case, watch: &Watch) -> Result<(), Violation> {
     let Some(Body::Created(created)) = &first.body else {
         return Err(Violation::new(PROMISE, "created does not come first").told(first));
     };
-    check_start(case, watch, after, created.revision, created.reset)?;
+    let is_another = is_another(case, watch.request.lineage.as_deref());
+    check_start(case, watch, after, created.revision, created.reset, is_another)?;
     check_lineage(case, &created.lineage)?;
     let in_initial = asked_initial || created.reset;
     let complete = if in_initial { 0 } else { created.revision };
@@ -135,6 +136,9 @@ fn check_initial(
         true => Entry { value: None, ..entry },
         false => entry,
     };
+    if message.revision > case.history.last {
+        return Ok(()); // What there was then was not taken down.
+    }
     let possible = live_at(case, &case.log, message.revision, message.time_ms, at);
     let mut possible = possible
         .into_iter()
@@ -155,7 +159,8 @@ fn check_one_of_locks(case: &Case, watch: &LockWatch) -> Result<(), Violation> {
     let Some(LockBody::Created(created)) = &first.body else {
         return Err(Violation::new(PROMISE, "created does not come first").told(first));
     };
-    check_start(case, watch, after, created.revision, created.reset)?;
+    let is_another = is_another(case, watch.request.lineage.as_deref());
+    check_start(case, watch, after, created.revision, created.reset, is_another)?;
     check_lineage(case, &created.lineage)?;
     let in_initial = after.is_none() || created.reset;
     let complete = if in_initial { 0 } else { created.revision };
@@ -206,6 +211,9 @@ fn check_state(
     message: &WatchLocksResponse,
     part: &watch_locks_response::State,
 ) -> Result<(), Violation> {
+    if message.revision > case.history.last {
+        return Ok(()); // As above.
+    }
     let open: Vec<(&str, u64)> = case.holds.open_at(message.revision).collect();
     let is_held = |lock: &Lock| {
         open.contains(&(lock.name.as_str(), lock.token)) && is_asked(watch, &lock.name)
@@ -230,9 +238,11 @@ fn check_start<R, M>(
     after: Option<u64>,
     created: u64,
     reset: bool,
+    is_another: bool,
 ) -> Result<(), Violation> {
     let (known, _) = case.windows.known_at(watch.opened);
-    let lost = after.is_some_and(|after| after > known || is_compacted(case, watch, after));
+    let lost =
+        is_another || after.is_some_and(|after| after > known || is_compacted(case, watch, after));
     let begins = match after {
         Some(after) if !reset => created == after,
         Some(_) if !lost => false,
@@ -265,6 +275,8 @@ fn check_end<R, M>(
         "COMPACTED" if watch.messages.is_empty() => !or_initial && is_compacted(case, watch, after),
         "COMPACTED" => compacted_before(case, u64::MAX) > 0,
         "FUTURE_REVISION" => !or_initial && after > known,
+        // One that could not begin is looked at where all lineages are judged together.
+        "LINEAGE_CHANGED" => watch.messages.is_empty() || case.history.is_over,
         _ => false,
     };
     match is_right {
@@ -276,8 +288,14 @@ fn check_end<R, M>(
     }
 }
 
+/// Whether a watch was asked for another lineage.
+fn is_another(case: &Case, asked: Option<&str>) -> bool {
+    asked.is_some_and(|asked| asked != case.history.lineage)
+}
+
+/// A watch may begin before there is a namespace, and is told later of which lineage that is.
 fn check_lineage(case: &Case, lineage: &str) -> Result<(), Violation> {
-    match lineage == case.history.lineage {
+    match lineage.is_empty() || lineage == case.history.lineage {
         true => Ok(()),
         false => Err(Violation::new("a lineage stays", format!("it is {lineage}"))),
     }

@@ -1,0 +1,264 @@
+//! The judge judged where one lineage follows another: what hides the change, or repeats what was given, is caught.
+
+use std::sync::LazyLock;
+
+use holdfast_proto::v1::{
+    pipeline_answer::Result as Answer, pipeline_call::Operation as Op, watch_response::Body, *,
+};
+use libtest_mimic::{Failed, Trial};
+
+use crate::{
+    common::RUNTIME,
+    faults::Fault,
+    history::{Call, Chronicle, Epoch, Outcome, Request, Watch},
+    judge::{Violation, judge_all},
+    mutations::Place,
+    run::{self, Plan},
+    servers::Kind,
+};
+
+/// A way of falsifying a chronicle; `false` where this one has nothing to falsify.
+type Mutation = fn(&mut Chronicle, &mut Place) -> bool;
+
+/// One in which a namespace was deleted, replaced and lost.
+static CHANGED: LazyLock<Chronicle> = LazyLock::new(|| {
+    let (kind, faults) = (Kind::Memory, vec![Fault::Delete, Fault::Import, Fault::Wipe]);
+    let plan = Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 300 };
+    RUNTIME.block_on(run::run(&plan)).remove(0)
+});
+
+const MUTATIONS: [(&str, Mutation, &[&str]); 11] = [
+    ("a_revision_that_comes_again", repeated_base, &["no revision comes twice"]),
+    ("a_write_given_a_revision_again", repeated_revision, &["a lineage stays", "what was seen is"]),
+    ("a_token_given_again", repeated_token, &["a token is the revision", "a hold ends once"]),
+    ("a_lineage_that_comes_again", repeated_lineage, &["a lineage never", "a watch is of one"]),
+    ("a_change_that_nothing_caused", uncaused_change, &["a lineage stays"]),
+    ("a_watch_that_goes_on_unaware", unaware_watch, &["a watch is of one lineage"]),
+    ("a_watch_told_of_the_former_lineage", former_lineage, &["what was seen is", "a watch"]),
+    ("a_watch_that_should_have_begun_anew", hidden_reset, &["a watch of another lineage"]),
+    ("a_loss_said_to_be_none", false_valid_through, &["a watch says truly what it lost"]),
+    ("a_read_of_the_former_lineage", former_read, &["a lineage stays", "what was seen is"]),
+    ("a_write_to_the_former_lineage", former_write, &["a write is applied to the lineage"]),
+];
+
+/// One for each way, and one for the good chronicle itself.
+pub fn trials() -> Vec<Trial> {
+    let mut trials = vec![Trial::test("judge::good_lineages_pass", || {
+        judge_all(&CHANGED).map_err(|violation| violation.to_string().into())
+    })];
+    for (name, mutation, promises) in MUTATIONS {
+        trials.push(Trial::test(format!("judge::{name}"), move || caught(mutation, promises)));
+    }
+    trials
+}
+
+fn caught(mutation: Mutation, promises: &[&str]) -> Result<(), Failed> {
+    const MOST: usize = 3;
+    let mut done = 0;
+    for skip in 0..MOST {
+        let mut chronicle = CHANGED.clone();
+        if !mutation(&mut chronicle, &mut Place::after(skip)) {
+            break;
+        }
+        done += 1;
+        match judge_all(&chronicle) {
+            Err(Violation { promise, .. }) if promises.iter().any(|it| promise.starts_with(it)) => {
+            }
+            Err(violation) => return Err(format!("for another reason: {violation}").into()),
+            Ok(()) => return Err(format!("not caught at place {skip}").into()),
+        }
+    }
+    match done {
+        0 => Err("there is no place for it".into()),
+        _ => Ok(()),
+    }
+}
+
+/// A lineage begins before the end of the one before.
+fn repeated_base(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    (1..chronicle.epochs.len()).any(|next| {
+        let last = chronicle.epochs[next - 1].last;
+        let here = chronicle.epochs[next - 1].base < last && place.is_here();
+        if here {
+            chronicle.epochs[next].base = last - 1;
+        }
+        here
+    })
+}
+
+/// A write is answered with the revision of one of the lineage before.
+fn repeated_revision(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let Some((former, later)) = turned(chronicle) else { return false };
+    let sets = sets(chronicle);
+    let of = |epoch: &Epoch, revision: u64| epoch.base < revision && revision <= epoch.last;
+    let Some(&(_, given)) = sets.iter().find(|(_, it)| of(&former, *it)) else { return false };
+    let again = sets.iter().find(|(_, it)| of(&later, *it) && place.is_here());
+    let Some(&(index, _)) = again else { return false };
+    let Outcome::Answered(Answer::Set(a)) = &mut chronicle.calls[index].outcome else {
+        return false;
+    };
+    a.revision = given;
+    a.entry.iter_mut().for_each(|entry| entry.mod_revision = given);
+    true
+}
+
+/// A lock is granted with a token that was given in the lineage before.
+fn repeated_token(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let granted = |epoch: &Epoch| {
+        epoch.lock_log.iter().position(|event| event.r#type() == LockEventType::Granted)
+    };
+    for next in 1..chronicle.epochs.len() {
+        let former = &chronicle.epochs[next - 1];
+        let Some(token) = granted(former).map(|index| former.lock_log[index].token) else {
+            continue;
+        };
+        let Some(index) = granted(&chronicle.epochs[next]).filter(|_| place.is_here()) else {
+            continue;
+        };
+        let event = &mut chronicle.epochs[next].lock_log[index];
+        event.token = token;
+        event.lock.iter_mut().for_each(|lock| lock.token = token);
+        return true;
+    }
+    false
+}
+
+/// What comes after a change says that it is what was before.
+fn repeated_lineage(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    (1..chronicle.epochs.len()).any(|next| {
+        let here = place.is_here();
+        if here {
+            let former = chronicle.epochs[next - 1].lineage.clone();
+            chronicle.epochs[next].lineage = former;
+        }
+        here
+    })
+}
+
+fn uncaused_change(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let here = chronicle.epochs.len() > 1 && place.is_here();
+    if here {
+        chronicle.changes.clear();
+    }
+    here
+}
+
+/// A watch is not told that its lineage has ended, and goes on with the events of the next.
+fn unaware_watch(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let told = chronicle.watches.clone();
+    chronicle.watches.iter_mut().any(|watch| {
+        let is_ended = watch.end.as_ref().is_some_and(|end| end.reason == "LINEAGE_CHANGED");
+        let Some((_, last)) = watch.messages.last().filter(|_| is_ended) else { return false };
+        let through = last.complete_through;
+        let mut later = told.iter().flat_map(|it| it.messages.iter()).filter(|(_, message)| {
+            let is_events = matches!(message.body, Some(Body::Events(_)));
+            is_events && message.complete_through > through + 1
+        });
+        let Some(next) = later.next_back().filter(|_| place.is_here()) else { return false };
+        watch.messages.push(next.clone());
+        watch.end = None;
+        true
+    })
+}
+
+/// A watch that is opened after a change is told that it is of the lineage before.
+fn former_lineage(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let Some((former, later)) = turned(chronicle) else { return false };
+    let mut created = created(&mut chronicle.watches);
+    created.any(|(_, created)| {
+        let here = created.lineage == later.lineage && place.is_here();
+        if here {
+            created.lineage.clone_from(&former.lineage);
+        }
+        here
+    })
+}
+
+/// A watch that was asked to go on in a lineage that is gone begins anew, and does not say so.
+fn hidden_reset(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let mut created = created(&mut chronicle.watches);
+    created.any(|(request, created)| {
+        let is_another = request.lineage.as_ref().is_some_and(|it| *it != created.lineage);
+        let here = is_another && created.reset && place.is_here();
+        created.reset &= !here;
+        here
+    })
+}
+
+/// It is said that up to some revision nothing was lost, though all was.
+fn false_valid_through(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    chronicle.watches.iter_mut().filter_map(|watch| watch.end.as_mut()).any(|end| {
+        let here = end.reason == "LINEAGE_CHANGED" && place.is_here();
+        if here {
+            end.metadata.insert("valid_through".to_owned(), "1024".to_owned());
+        }
+        here
+    })
+}
+
+/// A read is answered by a state of the lineage before.
+fn former_read(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let Some((former, later)) = turned(chronicle) else { return false };
+    let get = |call: &Call| match (&call.request, &call.outcome) {
+        (Request::Do(Op::Get(r)), Outcome::Answered(Answer::Get(a)))
+            if r.touch.is_none() && r.at_revision.is_none() =>
+        {
+            Some(a.clone())
+        }
+        _ => None,
+    };
+    let stale = chronicle.calls.iter().filter_map(get).find(|a| a.revision <= former.last);
+    let Some(stale) = stale else { return false };
+    chronicle.calls.iter_mut().any(|call| {
+        let here = get(call).is_some_and(|a| a.revision > later.base + 5) && place.is_here();
+        if here {
+            call.outcome = Outcome::Answered(Answer::Get(stale.clone()));
+        }
+        here
+    })
+}
+
+/// A write that was to be applied to the lineage before is applied to the next.
+fn former_write(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let Some((former, later)) = turned(chronicle) else { return false };
+    let sets = sets(chronicle);
+    let found = sets
+        .iter()
+        .find(|(_, revision)| (later.base + 1..=later.last).contains(revision) && place.is_here());
+    let Some(&(index, _)) = found else { return false };
+    if let Request::Do(Op::Set(r)) = &mut chronicle.calls[index].request {
+        let options = r.options.get_or_insert_default();
+        options.expected_lineage = Some(former.lineage);
+    }
+    true
+}
+
+/// Two lineages that follow each other, each with some revisions.
+fn turned(chronicle: &Chronicle) -> Option<(Epoch, Epoch)> {
+    let mut pairs = chronicle.epochs.windows(2);
+    let is_long = |epoch: &Epoch| epoch.last > epoch.base + 10;
+    let pair = pairs.find(|pair| is_long(&pair[0]) && is_long(&pair[1]))?;
+    Some((pair[0].clone(), pair[1].clone()))
+}
+
+/// The calls that set something and were answered, with their revisions.
+fn sets(chronicle: &Chronicle) -> Vec<(usize, u64)> {
+    let calls = chronicle.calls.iter().enumerate();
+    let sets = calls.filter_map(|(index, call)| match &call.outcome {
+        Outcome::Answered(Answer::Set(a)) if call.attempts == 1 => Some((index, a.revision)),
+        _ => None,
+    });
+    sets.collect()
+}
+
+/// How watches began.
+fn created(
+    watches: &mut [Watch],
+) -> impl Iterator<Item = (&WatchRequest, &mut watch_response::Created)> {
+    watches.iter_mut().filter_map(|watch| match watch.messages.first_mut() {
+        Some((_, WatchResponse { body: Some(Body::Created(created)), .. })) => {
+            Some((&watch.request, created))
+        }
+        _ => None,
+    })
+}
