@@ -16,7 +16,13 @@ mod model;
 mod run;
 mod steps;
 
-use std::{env, process::ExitCode, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    env,
+    process::ExitCode,
+    str::FromStr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -31,8 +37,14 @@ use common::{
 /// How many sequences.
 const CASES: u32 = 300;
 
+/// How many where each step is a trip to another process, and the same rules run on three variants.
+const CASES_ON_REDIS: u32 = 60;
+
 /// Ends what waits for what never comes.
 const HANGS: Duration = Duration::from_secs(20);
+
+/// The server that all cases on a backend share, and its clock.
+type Shared = Arc<OnceLock<(TestServer, Arc<TestClock>)>>;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -40,23 +52,25 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let mut trials = Vec::new();
     for backend in BACKENDS {
+        let shared = Shared::default();
         let files =
             [by_hand::CASES, by_hand_leases::CASES, by_hand_locks::CASES, by_hand_requests::CASES];
         for case in files.into_iter().flatten() {
             let name = format!("{}::{}", backend.name, case.0);
-            let trial = Trial::test(name, move || by_hand(backend, *case));
+            let shared = shared.clone();
+            let trial = Trial::test(name, move || by_hand(backend, &shared, *case));
             trials.push(trial.with_ignored_flag(!(backend.is_here_with_clock)()));
         }
         let name = format!("{}::random_sequences_agree_with_the_model", backend.name);
-        let trial = Trial::test(name, || random_sequences(backend));
+        let trial = Trial::test(name, move || random_sequences(backend, &shared));
         trials.push(trial.with_ignored_flag(!(backend.is_here_with_clock)()));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn by_hand(backend: &Backend, (name, run): by_hand::Case) -> Result<(), Failed> {
-    let (server, clock) = start(backend);
-    let run = run(Namespace::fresh(&server, name), clock);
+fn by_hand(backend: &Backend, shared: &Shared, (name, run): by_hand::Case) -> Result<(), Failed> {
+    let (server, clock) = shared.get_or_init(|| start(backend));
+    let run = run(Namespace::fresh(server, name), clock.clone());
     RUNTIME
         .block_on(async { tokio::time::timeout(HANGS, run).await })
         .map_err(|_| "the case hangs".into())
@@ -67,12 +81,16 @@ fn start(backend: &Backend) -> (TestServer, Arc<TestClock>) {
     (TestServer::with_clock(backend, &clock), clock)
 }
 
-fn random_sequences(backend: &Backend) -> Result<(), Failed> {
-    let (server, clock) = start(backend);
+fn random_sequences(backend: &Backend, shared: &Shared) -> Result<(), Failed> {
+    let (server, clock) = shared.get_or_init(|| start(backend));
+    let cases = match backend.name.starts_with("redis") {
+        true => CASES_ON_REDIS,
+        false => CASES,
+    };
     let seed = from_env("SEED").unwrap_or_else(any_seed);
     eprintln!("SEED={seed}");
     let config = Config {
-        cases: from_env("CASES").unwrap_or(CASES),
+        cases: from_env("CASES").unwrap_or(cases),
         failure_persistence: None,
         max_shrink_iters: 500,
         ..Config::default()
@@ -90,14 +108,18 @@ fn random_sequences(backend: &Backend) -> Result<(), Failed> {
         }
     }));
     let outcome = TestRunner::new_with_rng(config, random).run(&steps::steps(), |steps| {
-        let namespace = Namespace::fresh(&server, "model");
-        let run = run::run(namespace, Arc::clone(&clock), steps);
+        let namespace = Namespace::fresh(server, "model");
+        let run = run::run(namespace, Arc::clone(clock), steps);
         let ended = RUNTIME.block_on(async { tokio::time::timeout(HANGS, run).await });
         ended.expect("the sequence hangs");
         Ok(())
     });
     std::panic::set_hook(Box::new(move |info| restored(info)));
-    outcome.map_err(|error| format!("{error}\nrepeat with SEED={seed}").into())
+    let name = backend.name;
+    outcome.map_err(|error| {
+        let again = format!("SEED={seed} cargo test --test model -- {name}::random");
+        format!("{error}\nrepeat with {again}").into()
+    })
 }
 
 fn from_env<T: FromStr>(name: &str) -> Option<T> {
