@@ -9,6 +9,7 @@ crate::cases! {
     a_watch_of_no_locks_begins_with_an_end,
     what_becomes_of_a_lock_is_told_in_order,
     a_release_with_a_waiter_is_followed_by_the_grant,
+    a_grant_to_a_waiting_call_lasts_as_long_as_the_offer_until_it_is_taken,
     a_break_tells_why,
     an_expiry_is_told_without_anybody_asking,
     a_change_of_the_value_is_told_with_it,
@@ -88,6 +89,21 @@ async fn a_release_with_a_waiter_is_followed_by_the_grant(ns: Namespace) {
     assert_eq!(told(&events), expected);
     assert_eq!(events[1].revision, second.token);
     assert_eq!(events[1].lock.as_ref().expect("granted").acquired_at_ms, second.acquired_at_ms);
+}
+
+async fn a_grant_to_a_waiting_call_lasts_as_long_as_the_offer_until_it_is_taken(ns: Namespace) {
+    let first = ns.hold(acquire("l")).await;
+    let lease = ns.lease(60_000).await;
+    let waiter = ns.queue(patient(acquire_by("l", lease)), 1).await;
+    let mut watcher = LockWatcher::on(&ns, watch_locks_after("", first.token)).await;
+    ns.ok(release(&first)).await;
+    let events = watcher.events(2).await;
+    let granted = events[1].lock.as_ref().expect("a grant has its lock");
+    assert_eq!(granted.lease_id, Some(lease));
+    // Should the call be gone, the lock goes to the next then, however long the lease lasts.
+    assert!(granted.expires_at_ms <= events[1].time_ms + 2000, "{granted:?}");
+    let taken = waiter.await.expect("it is granted");
+    assert!(taken.expires_at_ms > events[1].time_ms + 2000, "{taken:?}");
 }
 
 async fn a_break_tells_why(ns: Namespace) {

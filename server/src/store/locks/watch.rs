@@ -234,7 +234,7 @@ impl Store {
         namespace: &Namespace,
         mut events: Vec<LockEvent>,
     ) -> Result<Vec<LockEvent>, StoreError> {
-        let by_lease = |event: &LockEvent| event.lock.as_ref().and_then(|lock| lock.lease);
+        let by_lease = |event: &LockEvent| event.lock.as_ref().and_then(ending_with);
         let leases: Vec<_> = events.iter().filter_map(by_lease).map(keys::lease).collect();
         if leases.is_empty() {
             return Ok(events);
@@ -242,7 +242,7 @@ impl Store {
         let found = self.backend.read(&namespace.name, &leases, None).await?.entries;
         let mut found = found.into_iter();
         for event in &mut events {
-            if let Some(lock) = event.lock.as_mut().filter(|lock| lock.lease.is_some()) {
+            if let Some(lock) = event.lock.as_mut().filter(|lock| ending_with(lock).is_some()) {
                 let deadline = found.next().flatten().map(|lease| lease.deadline.clone());
                 lock.expires_at_ms = match deadline {
                     Some(Deadline::At(at_ms)) => at_ms,
@@ -252,6 +252,11 @@ impl Store {
         }
         Ok(events)
     }
+}
+
+/// The lease that a hold ends with. One that is offered to a call that waits has a deadline of its own until it is taken.
+fn ending_with(lock: &LockView) -> Option<u64> {
+    lock.lease.filter(|_| lock.expires_at_ms == 0)
 }
 
 /// At which revisions the present state was read: what came until then is told with it.
