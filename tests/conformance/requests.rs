@@ -31,6 +31,7 @@ crate::cases! {
     reads_of_transactions_are_replayed_as_they_were,
     requests_may_come_out_of_order,
     a_thousand_increments_each_sent_twice,
+    a_late_copy_of_a_request_that_the_client_is_done_with_is_refused,
 }
 
 /// Every kind of write, each of which changes something where `k` is 1 and `n` is missing.
@@ -356,4 +357,27 @@ async fn a_thousand_increments_each_sent_twice(ns: Namespace) {
         }
     }
     assert_eq!(ns.value("n").await.as_deref(), Some("1000"));
+}
+
+async fn a_late_copy_of_a_request_that_the_client_is_done_with_is_refused(ns: Namespace) {
+    const COUNT: u64 = 40;
+    let client = unique(8);
+    let add = |seq, done_below| {
+        let options = numbered_done(&client, seq, done_below);
+        with_options(Op::Increment(increment("n", 1)), options)
+    };
+    for seq in 1..=COUNT {
+        // Those before have been answered: the records of the first are gone in the end.
+        sent(&ns, add(seq, seq)).await;
+    }
+    for (late, said) in [(1, 1), (16, 16), (16, 3)] {
+        let failure = ns.send(add(late, said)).await.expect_err("it is not applied again");
+        let failure = failure.expect(ErrorReason::InvalidRequestId);
+        assert_eq!(failure.fields, ["options.request_id.seq"]);
+    }
+    assert_eq!(ns.value("n").await, Some(COUNT.to_string()));
+    // What is still recorded is answered, and the client goes on.
+    sent(&ns, add(COUNT, COUNT)).await;
+    sent(&ns, add(COUNT + 1, COUNT + 1)).await;
+    assert_eq!(ns.value("n").await, Some((COUNT + 1).to_string()));
 }

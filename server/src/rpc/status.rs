@@ -254,6 +254,15 @@ fn refused(refusal: Refusal<EntryView>, revision: Revision) -> Failure {
             let options = Path::of("options");
             Failure::invalid(ErrorReason::RequestReused, options.field("request_id"), problem)
         }
+        Refusal::RequestDone { seq, done_below } => {
+            let problem = format!(
+                "is {seq}, but this client has said with another request that it is done with all below \
+                 {done_below}: whatever came of this one, it is not applied now"
+            );
+            let options = Path::of("options");
+            let id = options.field("request_id");
+            Failure::invalid(ErrorReason::InvalidRequestId, id.field("seq"), problem)
+        }
         Refusal::TooManyRequests { limit } => {
             let message = format!(
                 "the answers to {limit} requests with an id are kept for this namespace already: raise \

@@ -67,6 +67,13 @@ pub enum Refusal<E> {
         /// Its number.
         seq: u64,
     },
+    /// The client has said before that it is done with this request.
+    RequestDone {
+        /// Its number.
+        seq: u64,
+        /// All requests before this one are done with.
+        done_below: u64,
+    },
     /// Too many answers to requests with an id are kept already.
     TooManyRequests {
         /// The limit.
@@ -100,6 +107,7 @@ impl<E> Refusal<E> {
             Self::LeaseIdUsed { lease } => Refusal::LeaseIdUsed { lease },
             Self::TooManyWaiters { limit } => Refusal::TooManyWaiters { limit },
             Self::RequestReused { seq } => Refusal::RequestReused { seq },
+            Self::RequestDone { seq, done_below } => Refusal::RequestDone { seq, done_below },
             Self::TooManyRequests { limit } => Refusal::TooManyRequests { limit },
             Self::Operation { branch, index, refusal } => {
                 let refusal = Box::new(refusal.map(show));

@@ -9,7 +9,7 @@ use crate::{
         Write, WriteOp,
     },
     store::{
-        Store,
+        RequestId, Store,
         command::{Command, EntryView, Reply},
         error::{Refusal, StoreError},
         keys::{self, Kind},
@@ -39,6 +39,8 @@ pub(super) struct Loaded {
     pub done: Vec<RecordName>,
     /// How many more answers may be kept.
     pub room_for_answers: u64,
+    /// Clients of which there are requests that they have said to be done with, and up to where: seldom any.
+    pub stale: Vec<(u64, u64)>,
 }
 
 impl Loaded {
@@ -144,7 +146,18 @@ impl Loaded {
         if is_over {
             return Some(Refusal::TooManyRequests { limit: super::requests::MAX_KEPT });
         }
+        if let Some(refusal) = self.stale_refusal(job) {
+            return Some(refusal);
+        }
         job.submission.lineage_refusal(&self.tip)
+    }
+
+    /// Whether a request is a copy that comes late: its client has had the answer, and that is no longer kept.
+    fn stale_refusal(&self, job: &Job) -> Option<Refusal<Seen>> {
+        let RequestId { client, seq, .. } =
+            job.submission.request.filter(|_| !self.stale.is_empty())?;
+        let known = self.stale.iter().find(|(it, done_below)| *it == client && seq < *done_below);
+        known.map(|&(_, done_below)| Refusal::RequestDone { seq, done_below })
     }
 
     /// Takes in what changed; `false` if that is not known, or too little is left of what was read.

@@ -73,6 +73,7 @@ impl Store {
             index: HashMap::new(),
             done: Vec::new(),
             room_for_answers: MAX_KEPT,
+            stale: Vec::new(),
         };
         loaded.is_coordinated |= loaded.has_references();
         if loaded.is_coordinated {

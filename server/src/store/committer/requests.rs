@@ -33,8 +33,9 @@ impl Store {
         });
         if !is_known {
             let records = self.scan_all(namespace, &keys::all_requests(), usize::MAX).await?.0;
-            let kept = KeptRequests::of(records.into_iter(), loaded.tip.time_ms);
-            *namespace.kept.lock() = Some(kept);
+            let mut kept = namespace.kept.lock();
+            let index = KeptRequests::of(records.into_iter(), loaded.tip.time_ms, kept.as_ref());
+            *kept = Some(index);
         }
         let kept = namespace.kept.lock();
         let Some(kept) = &*kept else {
@@ -49,6 +50,8 @@ impl Store {
                 count -= u64::from(answers);
             }
         }
+        let stale = requests().filter(|it| it.seq < kept.done_below(it.client));
+        loaded.stale = stale.map(|it| (it.client, kept.done_below(it.client))).collect();
         loaded.room_for_answers = MAX_KEPT.saturating_sub(count);
         Ok(())
     }
@@ -75,6 +78,9 @@ impl Store {
         }
         for (name, answers) in kept {
             index.note(*name, *answers);
+        }
+        for request in last_of_each_client(batch.iter().filter_map(|job| job.submission.request)) {
+            index.note_done(request.client, request.done_below);
         }
     }
 }
