@@ -19,6 +19,9 @@ use hyper::rt::Executor;
 use slab::Slab;
 use tokio::task::coop;
 
+/// How often members are polled before other tasks have their turn.
+const MAX_ROUNDS: usize = 256;
+
 type Member = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Runs futures within one task, which is there as long as any of them is.
@@ -116,6 +119,7 @@ impl Future for Run {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let run = &mut *self;
+        let mut rounds = 0;
         loop {
             let mut state = run.shared.state();
             if state.arrived.is_empty() && state.woken.is_empty() {
@@ -127,12 +131,13 @@ impl Future for Run {
                 state.task = Some(context.waker().clone());
                 return Poll::Pending;
             }
-            // Others are to have their turn, too.
-            if !coop::has_budget_remaining() {
+            // Other tasks are to have their turn, too.
+            if rounds == MAX_ROUNDS || !coop::has_budget_remaining() {
                 drop(state);
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            rounds += 1;
             let arrived = std::mem::take(&mut state.arrived);
             std::mem::swap(&mut state.woken, &mut run.woken);
             drop(state);
@@ -241,6 +246,10 @@ mod tests {
                 coop::consume_budget().await;
             }
         });
+        task.spawn(std::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }));
         let (done, told) = oneshot::channel();
         task.spawn(async move { done.send(()).unwrap() });
         timeout(Duration::from_secs(60), told).await.expect("it goes on").unwrap();
