@@ -1,5 +1,7 @@
 //! Entries and changes as messages.
 
+use std::borrow::Cow;
+
 use holdfast_proto::v1;
 
 use crate::{
@@ -41,7 +43,7 @@ pub(super) fn event(change: &Change, previous: Option<&StoredEntry>, shown: Show
         r#type: kind.into(),
         revision: change.revision.0,
         time_ms: change.time_ms,
-        key: text(change.key.as_bytes()),
+        key: text(change.key.as_bytes()).into_owned(),
         entry: change.entry.as_ref().map(|entry| encode(&change.key, entry, with_value)),
         previous: previous.map(|entry| stored(entry, with_value)),
         reason: reason.into(),
@@ -67,19 +69,17 @@ pub(super) fn lineage(lineage: Option<Lineage>) -> String {
     lineage.map(|lineage| lineage.to_string()).unwrap_or_default()
 }
 
-/// What came in as text goes out as text.
-pub(super) fn text(bytes: &[u8]) -> String {
-    let text = str::from_utf8(bytes).map(str::to_owned);
-    // Only what was stored by other means is no text.
-    text.unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned())
+/// What came in as text goes out as text. Only what was stored by other means is no text.
+pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// An entry.
 pub(super) fn encode(key: &Key, entry: &Entry, with_value: bool) -> v1::Entry {
     v1::Entry {
-        key: text(key.as_bytes()),
+        key: text(key.as_bytes()).into_owned(),
         value: with_value.then(|| entry.value.clone()),
-        content_type: text(&entry.content_type),
+        content_type: text(&entry.content_type).into_owned(),
         version: entry.version,
         create_revision: entry.create_revision.0,
         mod_revision: entry.mod_revision.0,

@@ -5,6 +5,7 @@ use prost::encoding::{
     WireType, encode_key, encode_varint, encoded_len_varint, int64, key_len, uint64,
 };
 
+use super::entry;
 use crate::{
     backend::{Deadline, Entry, Key},
     store::keys,
@@ -111,12 +112,12 @@ impl Shown<'_> {
     /// The fields of an `Entry` by their numbers. What is zero or empty is left out, unless its presence means something.
     fn tell(&self, fields: &mut impl Fields) {
         let Entry { value, content_type, version, deadline, .. } = self.entry;
-        fields.bytes(1, String::from_utf8_lossy(self.key.as_bytes()).as_bytes());
+        fields.bytes(1, entry::text(self.key.as_bytes()).as_bytes());
         if self.with_value {
             fields.bytes(2, value);
         }
         if !content_type.is_empty() {
-            fields.bytes(3, String::from_utf8_lossy(content_type).as_bytes());
+            fields.bytes(3, entry::text(content_type).as_bytes());
         }
         let numbers =
             [*version, self.entry.create_revision.0, self.entry.mod_revision.0].into_iter();
@@ -157,7 +158,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::{backend::Revision, rpc::entry};
+    use crate::backend::Revision;
 
     fn entries() -> Vec<Entry> {
         let plain = Entry {

@@ -85,7 +85,7 @@ impl GetLease {
         if self.attached && response.lease.is_some() {
             let attached = store.lease_attached(name, self.id, MESSAGE_BYTES).await?;
             let keys = attached.keys.iter();
-            response.keys = keys.map(|key| entry::text(key.as_bytes())).collect();
+            response.keys = keys.map(|key| entry::text(key.as_bytes()).into_owned()).collect();
             response.locks = attached.locks;
             response.more = attached.more;
         }
