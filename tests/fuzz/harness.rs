@@ -18,12 +18,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use allocation_counter::measure;
 use random::Random;
 
 /// How many inputs a target gets unless it is said for how long.
 const INPUTS: u64 = 4000;
 /// The longest input.
 const LONGEST: usize = 4096;
+/// The most memory that a target may hold at a time for one input, in bytes: lengths that an input only claims to have are
+/// not to be believed. Threads of their own are not counted.
+const MOST_MEMORY: u64 = 8 << 20;
 /// How often it is tried to make an input smaller that fails.
 const SHRINKING: u32 = 2000;
 /// Numbers at edges, as they may stand in text.
@@ -35,7 +39,8 @@ thread_local! {
     static IS_QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a target on the corpus of this name, on `examples`, and on changes of both. Whatever it does, it must not panic.
+/// Runs a target on the corpus of this name, on `examples`, and on changes of both. Whatever it does, it must not panic, nor take
+/// more memory than [`MOST_MEMORY`].
 pub fn fuzz(name: &str, examples: &[Vec<u8>], target: impl Fn(&[u8])) {
     fuzz_times(name, INPUTS, examples, target);
 }
@@ -78,9 +83,10 @@ pub fn fuzz_times(name: &str, inputs: u64, examples: &[Vec<u8>], target: impl Fn
 fn run(name: &str, seed: Option<u64>, input: &[u8], target: &impl Fn(&[u8])) {
     let fails = |input: &[u8]| {
         IS_QUIET.set(true);
-        let failed = catch_unwind(AssertUnwindSafe(|| target(input))).is_err();
+        let mut failed = false;
+        let taken = measure(|| failed = catch_unwind(AssertUnwindSafe(|| target(input))).is_err());
         IS_QUIET.set(false);
-        failed
+        failed || taken.bytes_max > MOST_MEMORY
     };
     if !fails(input) {
         return;
@@ -92,7 +98,8 @@ fn run(name: &str, seed: Option<u64>, input: &[u8], target: &impl Fn(&[u8])) {
     let kept = fs::create_dir_all(directory(name)).and_then(|()| fs::write(&file, &smallest));
     let text = smallest.escape_ascii();
     eprintln!("{name} fails on b\"{text}\", kept as {}: {kept:?}; SEED={seed:?}", file.display());
-    target(&smallest);
+    let taken = measure(|| target(&smallest)).bytes_max;
+    assert!(taken <= MOST_MEMORY, "{name} takes {taken} bytes, at most {MOST_MEMORY} are allowed");
     panic!("{name} fails not every time");
 }
 
