@@ -15,8 +15,11 @@ use crate::{
     servers::Kind,
 };
 
-/// A way of falsifying a history; `false` where this one has nothing to falsify.
-type Mutation = fn(&mut History, &mut Place) -> bool;
+/// A way of falsifying what was seen; `false` where this has nothing to falsify.
+pub type Mutation<T> = fn(&mut T, &mut Place) -> bool;
+
+/// Its name, and with what the promises begin that it may be caught by.
+pub type Falsified<T> = (&'static str, Mutation<T>, &'static [&'static str]);
 
 /// A history of a run without faults, in which all calls were answered.
 static GOOD: LazyLock<History> = LazyLock::new(|| {
@@ -45,7 +48,7 @@ impl Place {
     }
 }
 
-const MUTATIONS: [(&str, Mutation, &[&str]); 22] = [
+static MUTATIONS: [Falsified<History>; 22] = [
     ("a_stale_read", stale_read, &["what was seen is seen", "time never"]),
     ("a_read_of_another_value", other_value, &["an answer is"]),
     ("a_read_that_misses_a_key", missed_key, &["an answer is"]),
@@ -88,26 +91,41 @@ const MUTATIONS: [(&str, Mutation, &[&str]); 22] = [
 
 /// One for each way, and one for the good history itself.
 pub fn trials() -> Vec<Trial> {
-    let mut trials = vec![Trial::test("judge::a_good_history_passes", || {
-        judge(&GOOD).map_err(|violation| violation.to_string().into())
-    })];
-    for (name, mutation, promises) in MUTATIONS {
-        trials.push(Trial::test(format!("judge::{name}"), move || caught(mutation, promises)));
+    trials_of("judge::a_good_history_passes", &GOOD, judge, &MUTATIONS)
+}
+
+/// One for each way of falsifying what is good, and one for that itself.
+pub fn trials_of<T: Clone + Send + Sync>(
+    name: &str,
+    good: &'static LazyLock<T>,
+    judge: fn(&T) -> Result<(), Violation>,
+    mutations: &'static [Falsified<T>],
+) -> Vec<Trial> {
+    let passes = move || judge(good).map_err(|violation| Failed::from(violation.to_string()));
+    let mut trials = vec![Trial::test(name, passes)];
+    for (name, mutation, promises) in mutations {
+        let caught = move || caught(&**good, judge, *mutation, promises);
+        trials.push(Trial::test(format!("judge::{name}"), caught));
     }
     trials
 }
 
 /// Does it in as many places as there are, up to a few, and expects a violation each time.
-fn caught(mutation: Mutation, promises: &[&str]) -> Result<(), Failed> {
+fn caught<T: Clone>(
+    good: &T,
+    judge: fn(&T) -> Result<(), Violation>,
+    mutation: Mutation<T>,
+    promises: &[&str],
+) -> Result<(), Failed> {
     const MOST: usize = 3;
     let mut done = 0;
     for skip in 0..MOST {
-        let mut history = GOOD.clone();
-        if !mutation(&mut history, &mut Place::after(skip)) {
+        let mut falsified = good.clone();
+        if !mutation(&mut falsified, &mut Place::after(skip)) {
             break;
         }
         done += 1;
-        match judge(&history) {
+        match judge(&falsified) {
             Err(Violation { promise, .. }) if promises.iter().any(|it| promise.starts_with(it)) => {
             }
             Err(violation) => return Err(format!("for another reason: {violation}").into()),

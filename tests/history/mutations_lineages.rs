@@ -5,20 +5,17 @@ use std::sync::LazyLock;
 use holdfast_proto::v1::{
     pipeline_answer::Result as Answer, pipeline_call::Operation as Op, watch_response::Body, *,
 };
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Trial;
 
 use crate::{
     common::RUNTIME,
     faults::Fault,
     history::{Call, Chronicle, Epoch, Outcome, Request, Watch},
-    judge::{Violation, judge_all},
-    mutations::Place,
+    judge::judge_all,
+    mutations::{Falsified, Place, trials_of},
     run::{self, Plan},
     servers::Kind,
 };
-
-/// A way of falsifying a chronicle; `false` where this one has nothing to falsify.
-type Mutation = fn(&mut Chronicle, &mut Place) -> bool;
 
 /// One in which a namespace was deleted, replaced and lost.
 static CHANGED: LazyLock<Chronicle> = LazyLock::new(|| {
@@ -27,7 +24,7 @@ static CHANGED: LazyLock<Chronicle> = LazyLock::new(|| {
     RUNTIME.block_on(run::run(&plan)).remove(0)
 });
 
-const MUTATIONS: [(&str, Mutation, &[&str]); 11] = [
+static MUTATIONS: [Falsified<Chronicle>; 11] = [
     ("a_revision_that_comes_again", repeated_base, &["no revision comes twice"]),
     ("a_write_given_a_revision_again", repeated_revision, &["a lineage stays", "what was seen is"]),
     ("a_token_given_again", repeated_token, &["a token is the revision", "a hold ends once"]),
@@ -43,35 +40,7 @@ const MUTATIONS: [(&str, Mutation, &[&str]); 11] = [
 
 /// One for each way, and one for the good chronicle itself.
 pub fn trials() -> Vec<Trial> {
-    let mut trials = vec![Trial::test("judge::good_lineages_pass", || {
-        judge_all(&CHANGED).map_err(|violation| violation.to_string().into())
-    })];
-    for (name, mutation, promises) in MUTATIONS {
-        trials.push(Trial::test(format!("judge::{name}"), move || caught(mutation, promises)));
-    }
-    trials
-}
-
-fn caught(mutation: Mutation, promises: &[&str]) -> Result<(), Failed> {
-    const MOST: usize = 3;
-    let mut done = 0;
-    for skip in 0..MOST {
-        let mut chronicle = CHANGED.clone();
-        if !mutation(&mut chronicle, &mut Place::after(skip)) {
-            break;
-        }
-        done += 1;
-        match judge_all(&chronicle) {
-            Err(Violation { promise, .. }) if promises.iter().any(|it| promise.starts_with(it)) => {
-            }
-            Err(violation) => return Err(format!("for another reason: {violation}").into()),
-            Ok(()) => return Err(format!("not caught at place {skip}").into()),
-        }
-    }
-    match done {
-        0 => Err("there is no place for it".into()),
-        _ => Ok(()),
-    }
+    trials_of("judge::good_lineages_pass", &CHANGED, judge_all, &MUTATIONS)
 }
 
 /// A lineage begins before the end of the one before.
