@@ -37,28 +37,35 @@ end
 local each = events > 0 and math.max(bytes / events, 1) or 1
 local count = math.max(math.min(limit, math.floor(1048576 / each), 500), 16)
 local entries = math.floor(count / 8) + 1
-local found = call('XRANGE', LOG, '-', '+', 'COUNT', entries + 1)
 local already, compacted, kept, oldest, more = h[COMPACTED] + 0, h[COMPACTED] + 0, nil, NO_TIME, 0
-for i = 1, #found do
-  local fields = found[i][2]
-  for j = 1, #fields, 4 do
-    local key, record = fields[j], fields[j + 1]
-    local revision = sub(record, 3, 18) + 0
-    if revision > already then
-      local ends = revision ~= compacted and holds(revision, sub(record, 26, 39) + 0)
-      if ends or i > entries then
-        kept, oldest, more = i, sub(record, 26, 39), ends and 0 or 1
-        break
+local seen, from = 0, '-'
+repeat
+  local found = call('XRANGE', LOG, from, '+', 'COUNT', entries + 1)
+  for i = 1, #found do
+    seen = seen + 1
+    local fields = found[i][2]
+    for j = 1, #fields, 4 do
+      local key, record = fields[j], fields[j + 1]
+      local revision = sub(record, 3, 18) + 0
+      if revision > already then
+        local is_next = revision ~= compacted
+        local ends = is_next and holds(revision, sub(record, 26, 39) + 0)
+        if ends or (is_next and seen > entries) then
+          kept, oldest, more = found[i][1], sub(record, 26, 39), ends and 0 or 1
+          break
+        end
+        compacted, events, bytes = revision, events - 1, bytes - log_bytes(key, record)
+        if fields[j + 2] == 'q' then bytes = bytes - log_bytes(key, fields[j + 3]) end
+        if find('DELR', sub(record, 1, 1), 1, true) then forget_tombstone(key, record) end
       end
-      compacted, events, bytes = revision, events - 1, bytes - log_bytes(key, record)
-      if fields[j + 2] == 'q' then bytes = bytes - log_bytes(key, fields[j + 3]) end
-      if find('DELR', sub(record, 1, 1), 1, true) then forget_tombstone(key, record) end
     end
+    if kept then break end
   end
-  if kept then break end
-end
+  -- A revision is forgotten whole, however many entries it takes: what is left of it would count as forgotten already.
+  from = not kept and #found > entries and '(' .. found[#found][1]
+until not from
 if compacted ~= already or events ~= h[EVENTS] + 0 then
-  if kept then call('XTRIM', LOG, 'MINID', found[kept][1]) else call('UNLINK', LOG) end
+  if kept then call('XTRIM', LOG, 'MINID', kept) else call('UNLINK', LOG) end
   h[OLDEST], h[COMPACTED] = oldest, format(WHOLE, compacted)
   h[EVENTS], h[LOG_BYTES] = format(WHOLE, events), format(WHOLE, bytes)
   save()
