@@ -58,8 +58,9 @@ fn found(name: &str, target: impl Fn(&[u8])) -> Vec<Vec<u8>> {
     let ran = catch_unwind(AssertUnwindSafe(|| fuzz(name, &[b"123456".to_vec()], target)));
     assert!(ran.is_err());
     let corpus = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus")).join(name);
-    let files: Vec<_> = std::fs::read_dir(&corpus).unwrap().map(|it| it.unwrap().path()).collect();
-    let kept = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
-    std::fs::remove_dir_all(corpus).unwrap();
+    const KEPT: &str = "what failed is kept";
+    let files = std::fs::read_dir(&corpus).expect(KEPT).map(|it| it.expect(KEPT).path());
+    let kept = files.map(|file| std::fs::read(file).expect(KEPT)).collect();
+    std::fs::remove_dir_all(corpus).expect("it was made by this test");
     kept
 }

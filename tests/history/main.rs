@@ -20,6 +20,7 @@ mod client;
 mod coordination;
 #[path = "../model/draft.rs"]
 mod draft;
+mod falsified;
 mod faults;
 mod history;
 mod judge;

@@ -4,22 +4,17 @@ use holdfast_proto::v1::{
     acquire_request::Duration, acquire_response::Outcome as Acquired,
     pipeline_answer::Result as Answer, pipeline_call::Operation as Op, watch_response::Body, *,
 };
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Trial;
 use std::sync::LazyLock;
 
 use crate::{
     common::RUNTIME,
+    falsified::{Falsified, Place, trials_of},
     history::{Call, History, Outcome, Request, Watch},
-    judge::{Course, Violation, judge, observed, selects},
+    judge::{Course, judge, observed, selects},
     run::{self, Plan},
     servers::Kind,
 };
-
-/// A way of falsifying what was seen; `false` where this has nothing to falsify.
-pub type Mutation<T> = fn(&mut T, &mut Place) -> bool;
-
-/// Its name, and with what the promises begin that it may be caught by.
-pub type Falsified<T> = (&'static str, Mutation<T>, &'static [&'static str]);
 
 /// A history of a run without faults, in which all calls were answered.
 static GOOD: LazyLock<History> = LazyLock::new(|| {
@@ -29,24 +24,6 @@ static GOOD: LazyLock<History> = LazyLock::new(|| {
     let course = Course::read(&chronicle).expect("a good chronicle");
     course.histories().next().expect("there is one lineage")
 });
-
-/// Which of the places where it can be done.
-pub struct Place {
-    skip: usize,
-}
-
-impl Place {
-    /// The one after so many others.
-    pub fn after(skip: usize) -> Self {
-        Place { skip }
-    }
-
-    /// Whether this is the one.
-    pub fn is_here(&mut self) -> bool {
-        self.skip = self.skip.wrapping_sub(1);
-        self.skip == usize::MAX
-    }
-}
 
 static MUTATIONS: [Falsified<History>; 22] = [
     ("a_stale_read", stale_read, &["what was seen is seen", "time never"]),
@@ -92,50 +69,6 @@ static MUTATIONS: [Falsified<History>; 22] = [
 /// One for each way, and one for the good history itself.
 pub fn trials() -> Vec<Trial> {
     trials_of("judge::a_good_history_passes", &GOOD, judge, &MUTATIONS)
-}
-
-/// One for each way of falsifying what is good, and one for that itself.
-pub fn trials_of<T: Clone + Send + Sync>(
-    name: &str,
-    good: &'static LazyLock<T>,
-    judge: fn(&T) -> Result<(), Violation>,
-    mutations: &'static [Falsified<T>],
-) -> Vec<Trial> {
-    let passes = move || judge(good).map_err(|violation| Failed::from(violation.to_string()));
-    let mut trials = vec![Trial::test(name, passes)];
-    for (name, mutation, promises) in mutations {
-        let caught = move || caught(&**good, judge, *mutation, promises);
-        trials.push(Trial::test(format!("judge::{name}"), caught));
-    }
-    trials
-}
-
-/// Does it in as many places as there are, up to a few, and expects a violation each time.
-fn caught<T: Clone>(
-    good: &T,
-    judge: fn(&T) -> Result<(), Violation>,
-    mutation: Mutation<T>,
-    promises: &[&str],
-) -> Result<(), Failed> {
-    const MOST: usize = 3;
-    let mut done = 0;
-    for skip in 0..MOST {
-        let mut falsified = good.clone();
-        if !mutation(&mut falsified, &mut Place::after(skip)) {
-            break;
-        }
-        done += 1;
-        match judge(&falsified) {
-            Err(Violation { promise, .. }) if promises.iter().any(|it| promise.starts_with(it)) => {
-            }
-            Err(violation) => return Err(format!("for another reason: {violation}").into()),
-            Ok(()) => return Err(format!("not caught at place {skip}").into()),
-        }
-    }
-    match done {
-        0 => Err("there is no place for it".into()),
-        _ => Ok(()),
-    }
 }
 
 /// A read is answered by a state that others had seen change before.

@@ -9,10 +9,10 @@ use libtest_mimic::Trial;
 
 use crate::{
     common::RUNTIME,
+    falsified::{Falsified, Place, trials_of},
     faults::Fault,
     history::{Call, Chronicle, Epoch, Outcome, Request, Watch},
     judge::judge_all,
-    mutations::{Falsified, Place, trials_of},
     run::{self, Plan},
     servers::Kind,
 };
