@@ -19,6 +19,12 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Resolves once `duration` has passed.
     async fn sleep(&self, duration: Duration);
+
+    /// Resolves once `now_ms` is at least `at_ms`, also where it was moved there just before.
+    async fn sleep_until(&self, at_ms: i64) {
+        let left_ms = at_ms.saturating_sub(self.now_ms()).max(0);
+        self.sleep(Duration::from_millis(left_ms as u64)).await;
+    }
 }
 
 /// The machine's clock, which is set forward with it but never back: it then goes on from where it was, so that
@@ -84,9 +90,11 @@ impl Clock for ManualClock {
     }
 
     async fn sleep(&self, duration: Duration) {
-        let mut now = self.now_ms.subscribe();
-        let end = *now.borrow() + duration.as_millis() as i64;
+        self.sleep_until(self.now_ms() + duration.as_millis() as i64).await;
+    }
+
+    async fn sleep_until(&self, at_ms: i64) {
         // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = now.wait_for(|now| *now >= end).await;
+        let _ = self.now_ms.subscribe().wait_for(|now_ms| *now_ms >= at_ms).await;
     }
 }

@@ -72,15 +72,12 @@ pub(super) async fn run(store: Arc<Store>) {
         };
         let (due, next_ms) = store.deadlines.take_due(now_ms);
         if due.is_empty() {
-            // What has passed while the backend was asked is not waited for once more.
-            let passed_ms = store.clock.now_ms().saturating_sub(asked_at_ms).max(0);
-            let wait = next_ms.map_or(LONGEST_SLEEP, |next_ms| {
-                let left_ms = next_ms.saturating_sub(now_ms).saturating_sub(passed_ms);
-                Duration::from_millis(left_ms.max(0) as u64)
-            });
+            let left_ms = next_ms.map_or(i64::MAX, |next_ms| next_ms.saturating_sub(now_ms));
+            // Counted from before the backend was asked: what has passed since is not waited for once more.
+            let look_at_ms = asked_at_ms + left_ms.clamp(0, LONGEST_SLEEP.as_millis() as i64);
             tokio::select! {
                 biased;
-                () = store.sleep(wait.min(LONGEST_SLEEP)) => {}
+                () = store.clock.sleep_until(look_at_ms) => {}
                 () = store.deadlines.earlier.notified() => {}
                 news = store.backend.due_elsewhere() => store.hear(news).await,
             }
