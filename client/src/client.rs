@@ -8,7 +8,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use crate::{
     Error, Namespace, Namespaces, ServerInfo, Stats,
     lease::Keeper,
-    transport::{Credentials, Manner, OneTask, Server, Transport},
+    transport::{Connection, Credentials, Manner, OneTask, Server, Transport},
 };
 
 /// How much of a stream a server may send ahead; enough for many answers to come in one go.
@@ -209,9 +209,12 @@ impl ClientBuilder {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true);
-        let background = OneTask::default();
-        let channel = endpoint.executor(background.clone()).connect_lazy();
-        Ok(Server { address: address.to_owned(), channel, background })
+        let connections = std::array::from_fn(|_| {
+            let background = OneTask::default();
+            let channel = endpoint.clone().executor(background.clone()).connect_lazy();
+            Connection { channel, background }
+        });
+        Ok(Server { address: address.to_owned(), connections })
     }
 }
 

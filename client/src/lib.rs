@@ -103,11 +103,13 @@
 //!
 //! Calls of all tasks share streams to the server, and nobody notices: whatever waits to be sent goes together
 //! as soon as the connection takes more, and nothing waits for company. So a call alone is as fast as can be,
-//! and many at once cost little each. Requests over 16 KiB, waits for a lock, and calls on namespaces as such
-//! go alone, as unary calls. So does everything for a while where the server, or a proxy before it, does not
-//! let streams pass; [`ClientBuilder::pipeline`] has it so always.
+//! and many at once cost little each. One connection is enough for a few; where more than 16 calls are under
+//! way, up to three more are made and help, so that client and server need not take turns. Calls that are made
+//! at the same time have no order. Requests over 16 KiB, waits for a lock, and calls on namespaces as such go
+//! alone, as unary calls. So does everything for a while where the server, or a proxy before it, does not let
+//! streams pass; [`ClientBuilder::pipeline`] has it so always.
 //!
-//! Up to 16 MiB of calls wait at a time for each server, 512 bytes and the request counted for each, and
+//! Up to 16 MiB of calls wait at a time for each connection, 512 bytes and the request counted for each, and
 //! further ones wait for room, in turn. The timeout counts from the start. A call that is dropped before it is
 //! sent is not sent.
 //!

@@ -105,6 +105,43 @@ fn a_stream_that_is_cut_in_flight_applies_everything_once() {
 }
 
 #[test]
+fn many_calls_at_once_have_more_connections_and_few_have_one() {
+    with_namespace("connections", async |ns| {
+        let proxy = Proxy::to(fixture::shared()).await;
+        let far = by_way_of(proxy.address, &ns);
+        let increment = || far.increment("n", 1).into_future();
+        for _ in 0..20 {
+            try_join_all((0..16).map(|_| increment())).await.expect("all are answered");
+        }
+        assert_eq!(proxy.connections(), 1);
+        let mut done = 320;
+        while proxy.connections() < 4 {
+            try_join_all((0..100).map(|_| increment())).await.expect("all are answered");
+            done += 100;
+        }
+        try_join_all((0..2_000).map(|_| increment())).await.expect("all are answered");
+        assert_eq!(proxy.connections(), 4);
+        assert_eq!(ns.increment("n", 0).await.expect("answers"), done + 2_000);
+    });
+}
+
+#[test]
+fn where_a_server_takes_one_connection_many_calls_share_it() {
+    with_namespace("one_connection", async |ns| {
+        let proxy = Proxy::to(fixture::shared()).await;
+        let client = builder(proxy.address).max_attempts(1).connect_lazy().expect("a client");
+        let far = client.namespace(ns.name());
+        far.increment("n", 1).await.expect("answers");
+        proxy.close();
+        for _ in 0..20 {
+            let increments = (0..100).map(|_| far.increment("n", 1).into_future());
+            try_join_all(increments).await.expect("all are answered, and none is tried again");
+        }
+        assert_eq!(ns.increment("n", 0).await.expect("answers"), 2_001);
+    });
+}
+
+#[test]
 fn a_call_that_is_dropped_before_it_is_sent_is_never_sent() {
     alone(async {
         let client = fixture::connect(fixture::shared()).await;

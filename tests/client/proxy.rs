@@ -95,8 +95,18 @@ impl Proxy {
 
     /// Cuts the connections there are, and those that are made from now on.
     pub fn block(&self) {
-        self.blocked.store(true, Ordering::SeqCst);
+        self.close();
         self.cut();
+    }
+
+    /// Leaves the connections that there are, and cuts those that are made from now on.
+    pub fn close(&self) {
+        self.blocked.store(true, Ordering::SeqCst);
+    }
+
+    /// How many connections were made.
+    pub fn connections(&self) -> usize {
+        self.connections.lock().len()
     }
 
     /// Accepts connections again.

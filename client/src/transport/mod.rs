@@ -27,6 +27,9 @@ pub(crate) use {
 /// Entries may be larger than the 4 MiB that gRPC libraries accept by default.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
+/// Most connections to one server.
+const MAX_CONNECTIONS: usize = 4;
+
 /// A connection with the caller's credentials.
 pub(crate) type Lane = InterceptedService<Channel, Credentials>;
 
@@ -40,10 +43,17 @@ pub(crate) struct Transport {
     max_attempts: u32,
 }
 
-/// A server and the connection to it, which is made and made again as needed.
+/// A server and the connections to it.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: String,
+    /// The first is that of all calls; the others help where there are many at once.
+    pub(crate) connections: [Connection; MAX_CONNECTIONS],
+}
+
+/// A connection, which is made and made again as needed.
+#[derive(Debug)]
+pub(crate) struct Connection {
     pub(crate) channel: Channel,
     /// Where what the channel does in the background runs.
     pub(crate) background: OneTask,
@@ -71,9 +81,12 @@ struct Link {
 impl Transport {
     /// `servers` must not be empty.
     pub(crate) fn new(servers: Vec<Server>, credentials: Credentials, manner: Manner) -> Self {
-        let links = servers.into_iter().map(|Server { address, channel, background }| {
-            let lane = InterceptedService::new(channel, credentials.clone());
-            let pipelines = manner.pipeline.then(|| Pipelines::new(&lane, &background));
+        let links = servers.into_iter().map(|Server { address, connections }| {
+            let lanes = connections.map(|Connection { channel, background }| {
+                (InterceptedService::new(channel, credentials.clone()), background)
+            });
+            let pipelines = manner.pipeline.then(|| Pipelines::new(&lanes));
+            let [(lane, _), ..] = lanes;
             Link { address, lane, pipelines }
         });
         let links: Vec<_> = links.collect();

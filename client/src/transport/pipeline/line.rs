@@ -3,7 +3,10 @@
 use std::{
     future::Future as _,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -34,6 +37,8 @@ pub(super) struct Line {
     background: OneTask,
     /// In bytes. Who waits for it is served in turn.
     pub(super) room: Semaphore,
+    /// Whether its stream is open, for who does not want to lock.
+    is_open: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -89,7 +94,13 @@ enum Proof {
 
 impl Line {
     pub(super) fn new(lane: Lane, background: OneTask) -> Self {
-        Self { lane, background, room: Semaphore::new(ROOM_BYTES), state: Mutex::new(State::new()) }
+        Self {
+            lane,
+            background,
+            room: Semaphore::new(ROOM_BYTES),
+            is_open: AtomicBool::new(false),
+            state: Mutex::new(State::new()),
+        }
     }
 
     /// Puts a call into the queue; nothing if it is to go alone. Opens a stream if there is none.
@@ -104,7 +115,7 @@ impl Line {
         let (mut opened, mut wakes) = (None, [None, None]);
         let mut state = self.state();
         if let Phase::Idle = state.phase {
-            opened = state.open(Instant::now());
+            opened = state.open(Instant::now(), true);
         }
         let id = state.takes_calls().then(|| {
             let earliest = state.calls.earliest();
@@ -117,10 +128,29 @@ impl Line {
         });
         drop(state);
         wakes.into_iter().flatten().for_each(Waker::wake);
+        self.drive(opened);
+        id
+    }
+
+    /// Whether its stream is open. If there is none, one is opened, though no call waits for it.
+    pub(super) fn helps(self: &Arc<Self>) -> bool {
+        if self.is_open.load(Ordering::Relaxed) {
+            return true;
+        }
+        let mut opened = None;
+        let mut state = self.state();
+        if let Phase::Idle = state.phase {
+            opened = state.open(Instant::now(), false);
+        }
+        drop(state);
+        self.drive(opened);
+        false
+    }
+
+    fn drive(self: &Arc<Self>, opened: Option<u64>) {
         if let Some(stream) = opened {
             self.background.spawn(driver::drive(Driver::new(Arc::clone(self), stream)));
         }
-        id
     }
 
     /// What has become of a call.
@@ -180,6 +210,7 @@ impl Line {
     pub(super) fn opened(&self) {
         self.change(|state, after| {
             state.phase = Phase::Open;
+            self.is_open.store(true, Ordering::Relaxed);
             after.wakers.extend(state.sender.take());
         });
     }
@@ -222,7 +253,10 @@ impl Line {
 
     /// A stream is no more: each of its calls comes to what is known of it.
     pub(super) fn end(&self, end: End) {
-        self.change(|state, after| state.end(end, Instant::now(), after));
+        self.change(|state, after| {
+            self.is_open.store(false, Ordering::Relaxed);
+            state.end(end, Instant::now(), after);
+        });
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State, &mut Aftermath) -> T) -> T {
@@ -254,12 +288,14 @@ impl State {
         }
     }
 
-    /// Begins to open a stream, unless one was refused a short time ago. Answers its number.
-    fn open(&mut self, now: Instant) -> Option<u64> {
+    /// Begins to open a stream, unless one was refused a short time ago. Answers its number. Calls may wait for it,
+    /// if they are to, unless the last one was refused.
+    fn open(&mut self, now: Instant, awaited: bool) -> Option<u64> {
         if self.refused_until.is_some_and(|until| now < until) {
             return None;
         }
-        self.phase = Phase::Opening { since: now, awaited: self.refused_until.is_none() };
+        let awaited = awaited && self.refused_until.is_none();
+        self.phase = Phase::Opening { since: now, awaited };
         self.stream += 1;
         self.proof = Proof::Unused;
         Some(self.stream)
@@ -325,6 +361,10 @@ impl State {
             End::Unopened(status) => {
                 let status = Arc::new(status);
                 let queued = if is_unreachable(&status) {
+                    // Else whoever comes next would try again at once.
+                    if !self.takes_calls() {
+                        self.refused_until = Some(now + SHORTEST_REFUSED);
+                    }
                     Unanswered::NotRun(Arc::clone(&status))
                 } else {
                     self.refuse(now);

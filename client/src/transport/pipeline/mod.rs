@@ -8,6 +8,9 @@
 //! Invariant: no call is handed to a stream before the server has accepted the stream. So a server or a proxy that
 //! knows no pipelines is found out without risk, and the calls go alone for a while.
 //!
+//! Where many calls are under way, further streams over connections of their own help, once they are open; nobody waits
+//! for one of these to be opened.
+//!
 //! Invariant: what waits is bounded in number and bytes. Callers beyond that wait for room, in turn and no
 //! longer than until their deadlines.
 
@@ -19,7 +22,10 @@ mod wire;
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -31,7 +37,7 @@ use tokio::{
 use tonic::Status;
 
 use super::{
-    Lane, OneTask,
+    Lane, MAX_CONNECTIONS, OneTask,
     rpc::{Place, Rpc},
 };
 use calls::CallId;
@@ -46,7 +52,9 @@ const MAX_CALLS: usize = 4096;
 const MESSAGE_BYTES: usize = 60 << 10;
 /// The largest request that shares a stream: what is larger would hold up others, and gains little.
 const MAX_CALL_BYTES: usize = 16 << 10;
-/// Room for calls that wait to be sent or to be answered, in bytes.
+/// With so many calls a pipeline has enough to do, where there is another.
+const FEW_CALLS: usize = 16;
+/// Room for calls of a pipeline that wait to be sent or to be answered, in bytes.
 const ROOM_BYTES: usize = 16 << 20;
 /// What a call takes of it beside its request. So there are at most 32,768.
 const CALL_BYTES: usize = 512;
@@ -79,15 +87,34 @@ pub(super) enum Unanswered {
 /// The pipelines to one server.
 #[derive(Debug)]
 pub(super) struct Pipelines {
-    short: Pipeline,
+    /// Each on a connection of its own, the first that of all else.
+    short: [Pipeline; MAX_CONNECTIONS],
     /// For calls with long answers, behind which others should not wait.
     bulk: Pipeline,
 }
 
 impl Pipelines {
-    pub(super) fn new(lane: &Lane, background: &OneTask) -> Self {
-        let pipeline = || Pipeline::new(lane, background);
-        Self { short: pipeline(), bulk: pipeline() }
+    pub(super) fn new(lanes: &[(Lane, OneTask); MAX_CONNECTIONS]) -> Self {
+        let [first, ..] = lanes;
+        Self { short: lanes.each_ref().map(Pipeline::new), bulk: Pipeline::new(first) }
+    }
+
+    /// The pipeline for a call with a short answer: the first that has not much to do, or else of those that are open
+    /// the one with the fewest calls. The callers of one pipeline come to ask and be answered together, so that client
+    /// and server would take turns if there were no other.
+    fn short(&self) -> &Pipeline {
+        let [first, helpers @ ..] = &self.short;
+        let (mut best, mut fewest) = (first, first.calls());
+        for helper in helpers {
+            if fewest < FEW_CALLS {
+                break;
+            }
+            let calls = helper.calls();
+            if calls < fewest && helper.line.helps() {
+                (best, fewest) = (helper, calls);
+            }
+        }
+        best
     }
 
     /// Sends a request over a stream, and waits for what the server says. Afterwards the request is as it was.
@@ -105,7 +132,7 @@ impl Pipelines {
         }
         // The message has it.
         let namespace = std::mem::take(namespace);
-        let pipeline = if bulk { &self.bulk } else { &self.short };
+        let pipeline = if bulk { &self.bulk } else { self.short() };
         let joined = pipeline.join(request, &namespace, field, deadline).await;
         if let Some(place) = request.place() {
             *place.namespace = namespace;
@@ -119,11 +146,18 @@ impl Pipelines {
 #[derive(Debug)]
 struct Pipeline {
     line: Arc<Line>,
+    /// How many calls have joined and are not over.
+    calls: AtomicUsize,
 }
 
 impl Pipeline {
-    fn new(lane: &Lane, background: &OneTask) -> Self {
-        Self { line: Arc::new(Line::new(lane.clone(), background.clone())) }
+    fn new((lane, background): &(Lane, OneTask)) -> Self {
+        let line = Arc::new(Line::new(lane.clone(), background.clone()));
+        Self { line, calls: AtomicUsize::new(0) }
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// Puts a request into the queue as soon as there is room.
@@ -152,7 +186,10 @@ impl Pipeline {
             Poll::Ready(self.line.join(namespace, room, deadline, waker, put))
         });
         match joined.await {
-            Some(id) => Ok(Waiting { line: &self.line, id: Some(id), is_new: true }),
+            Some(id) => {
+                self.calls.fetch_add(1, Ordering::Relaxed);
+                Ok(Waiting { pipeline: self, id: Some(id), is_new: true })
+            }
             None => {
                 self.line.room.add_permits(room);
                 Err(Unanswered::GoesAlone)
@@ -184,7 +221,7 @@ async fn wait_for_room(
 
 /// A call that has joined a pipeline. Dropped, it is taken out of the queue, or its answer is thrown away.
 struct Waiting<'a> {
-    line: &'a Arc<Line>,
+    pipeline: &'a Pipeline,
     id: Option<CallId>,
     /// It has joined with the waker of the task that polls it first: nothing is to be done then.
     is_new: bool,
@@ -200,9 +237,10 @@ impl Future for Waiting<'_> {
         if std::mem::take(&mut self.is_new) {
             return Poll::Pending;
         }
-        let polled = self.line.poll(id, context);
+        let polled = self.pipeline.line.poll(id, context);
         if polled.is_ready() {
             self.id = None;
+            self.pipeline.calls.fetch_sub(1, Ordering::Relaxed);
         }
         polled
     }
@@ -211,7 +249,8 @@ impl Future for Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.line.give_up(id);
+            self.pipeline.line.give_up(id);
+            self.pipeline.calls.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
