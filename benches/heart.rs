@@ -116,7 +116,7 @@ impl Heart {
                 let set = Submission::command_only(Command::Set(Set {
                     key: self.keys[scatter(index)].clone(),
                     value: Bytes::copy_from_slice(&value),
-                    content_type: Bytes::from_static(b"application/octet-stream"),
+                    content_type: "application/octet-stream".into(),
                     expiry: Expiry::Ttl(3_600_000),
                     condition: Condition::None,
                     return_previous: false,

@@ -1,8 +1,6 @@
 //! What a backend answers.
 
-use std::sync::Arc;
-
-use super::{Change, KeyRange, Lineage, NamespaceName, Position, Revision, StoredEntry};
+use super::{KeyRange, Lineage, NamespaceName, Position, Revision, SharedChange, StoredEntry};
 
 /// How much a namespace holds in user keys, those due but not yet removed included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +54,7 @@ pub struct ScanAnswer {
 #[derive(Clone, Debug)]
 pub struct LoggedChange {
     /// The change.
-    pub change: Arc<Change>,
+    pub change: SharedChange,
     /// The entry before it. Taken along at once: the log may forget it while this is on its way.
     pub previous: Option<StoredEntry>,
 }
@@ -78,7 +76,7 @@ pub struct History {
     /// Where the namespace stands.
     pub tip: Tip,
     /// The changes, newest first.
-    pub changes: Vec<Arc<Change>>,
+    pub changes: Vec<SharedChange>,
     /// Whether more are held.
     pub more: bool,
 }

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    Deadline, Entry, Key, KeyRange, LogShape, Position, Removal, Revision, StoredEntry, Tip,
+    ContentType, Deadline, Entry, Key, KeyRange, LogShape, Position, Removal, Revision,
+    StoredEntry, Tip,
 };
 
 /// A deadline in the making: a TTL counts from the commit.
@@ -68,7 +69,7 @@ pub struct Draft {
     /// The value.
     pub value: Bytes,
     /// What the value is.
-    pub content_type: Bytes,
+    pub content_type: ContentType,
     /// The version it will have.
     pub version: u64,
     /// When it was created.

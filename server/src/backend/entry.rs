@@ -3,17 +3,14 @@
 use std::{
     fmt,
     ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{GroupStamp, Key};
+use super::{ContentType, GroupStamp, Key};
 
 /// What a change counts for in the log beside its key and value, so that many small ones stay within the memory
 /// that the bounds of the log promise.
@@ -83,7 +80,7 @@ pub struct Entry {
     /// The value.
     pub value: Bytes,
     /// What the value is; empty: unknown.
-    pub content_type: Bytes,
+    pub content_type: ContentType,
     /// 1 at creation, one more at every change.
     pub version: u64,
     /// The revision that created it.
@@ -137,12 +134,19 @@ pub struct Change {
     pub kind: ChangeKind,
     /// The entry after it; none after a removal.
     pub entry: Option<Entry>,
-    previous: Mutex<Option<Arc<Change>>>,
+    previous: Mutex<Option<SharedChange>>,
     /// Whether its bytes are counted in those of the log.
     counted: AtomicBool,
     /// Whether a later change of the same key has been made.
     replaced: AtomicBool,
 }
+
+/// A change, shared by the log, the index and whoever reads. Without a count of weak references, for there are many.
+pub type SharedChange = triomphe::Arc<Change>;
+
+// An allocator has blocks of 160 bytes, and the next are of 192: each key and each record of the log takes one.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<usize>() + size_of::<Change>() <= 160);
 
 impl Change {
     /// A change that follows `previous`.
@@ -151,7 +155,7 @@ impl Change {
         stamp: GroupStamp,
         kind: ChangeKind,
         entry: Option<Entry>,
-        previous: Option<Arc<Change>>,
+        previous: Option<SharedChange>,
     ) -> Self {
         let GroupStamp { revision, time_ms } = stamp;
         let previous = Mutex::new(previous);
@@ -160,12 +164,12 @@ impl Change {
     }
 
     /// The change of the same key before it, while that is retained.
-    pub fn previous(&self) -> Option<Arc<Change>> {
+    pub fn previous(&self) -> Option<SharedChange> {
         self.previous.lock().clone()
     }
 
     /// Lets go of the changes before it; answers the one right before.
-    pub fn forget_previous(&self) -> Option<Arc<Change>> {
+    pub fn forget_previous(&self) -> Option<SharedChange> {
         self.previous.lock().take()
     }
 
@@ -196,10 +200,11 @@ impl Change {
 }
 
 impl Drop for Change {
-    // A chain of versions may be a million long; dropping it by recursion would end the stack.
+    // A chain of versions may be a million long; dropping it by recursion would end the stack. (Where another lets go of
+    // the same change at this moment, whoever is last goes on from there.)
     fn drop(&mut self) {
         let mut next = self.previous.get_mut().take();
-        while let Some(mut change) = next.and_then(Arc::into_inner) {
+        while let Some(mut change) = next.and_then(|change| SharedChange::try_unwrap(change).ok()) {
             next = change.previous.get_mut().take();
         }
     }
@@ -207,16 +212,16 @@ impl Drop for Change {
 
 /// A change that left an entry, seen as that entry; sharing it costs no copy.
 #[derive(Clone, Debug)]
-pub struct StoredEntry(Arc<Change>);
+pub struct StoredEntry(SharedChange);
 
 impl StoredEntry {
     /// The entry that a change left, if it left one.
-    pub fn of(change: Arc<Change>) -> Option<Self> {
+    pub fn of(change: SharedChange) -> Option<Self> {
         change.entry.is_some().then_some(Self(change))
     }
 
     /// What a key whose newest change is this one holds, or held at a revision, as far as that is retained.
-    pub fn at(newest: Arc<Change>, at: Option<Revision>) -> Option<Self> {
+    pub fn at(newest: SharedChange, at: Option<Revision>) -> Option<Self> {
         let mut version = newest;
         while at.is_some_and(|at| version.revision > at) {
             version = version.previous()?;

@@ -1,6 +1,15 @@
 //! Names of namespaces, keys and ranges of keys.
 
-use std::{borrow::Borrow, fmt, ops::Bound, sync::Arc};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    ops::Bound,
+    sync::Arc,
+};
+
+use triomphe::ThinArc;
 
 /// The name of a namespace; checked where it comes in.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,49 +33,73 @@ impl Borrow<str> for NamespaceName {
     }
 }
 
-/// A key: opaque bytes, ordered as such. A first byte of zero marks an internal one.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Arc<[u8]>);
+/// A key: opaque bytes, ordered as such. A first byte of zero marks an internal one. A pointer wide, for there are many.
+#[derive(Clone)]
+pub struct Key(ThinArc<(), u8>);
 
 impl Key {
     /// A key of these bytes.
     pub fn new(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        Self(ThinArc::from_header_and_slice((), bytes))
     }
 
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.0.slice
     }
 
     /// Whether users never see it.
     pub fn is_internal(&self) -> bool {
-        self.0.first() == Some(&0)
+        self.as_bytes().first() == Some(&0)
     }
 
     /// Whether it is an internal one that goes with the keys of users when these are cleared.
     pub fn is_note(&self) -> bool {
-        self.0.starts_with(&[0, 0])
+        self.as_bytes().starts_with(&[0, 0])
     }
 
     /// The least key that is greater.
     pub fn successor(&self) -> Self {
-        let mut bytes = Vec::with_capacity(self.0.len() + 1);
-        bytes.extend_from_slice(&self.0);
-        bytes.push(0);
-        Self(bytes.into())
+        Self::new(&[self.as_bytes(), &[0]].concat())
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.heap_ptr() == other.0.heap_ptr() || self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+// As that of its bytes, which it is borrowed as.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
 impl Borrow<[u8]> for Key {
     fn borrow(&self) -> &[u8] {
-        &self.0
+        self.as_bytes()
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())
+        write!(f, "\"{}\"", self.as_bytes().escape_ascii())
     }
 }
 

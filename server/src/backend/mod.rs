@@ -6,6 +6,7 @@
 
 mod answer;
 mod commit;
+mod content_type;
 pub mod embedded;
 mod entry;
 mod key;
@@ -26,9 +27,10 @@ pub use commit::{
     Commit, CommitOutcome, Committed, Created, Draft, GroupIndex, GroupStamp, Groups, Moved,
     NewDeadline, ReadSet, Write, WriteOp, is_logged,
 };
+pub use content_type::ContentType;
 pub use entry::{
-    Change, ChangeKind, Deadline, Entry, Lineage, Position, Removal, Revision, StoredEntry,
-    entry_bytes,
+    Change, ChangeKind, Deadline, Entry, Lineage, Position, Removal, Revision, SharedChange,
+    StoredEntry, entry_bytes,
 };
 pub use key::{Key, KeyRange, NamespaceName};
 pub use retain::{LogBounds, Retain};

@@ -158,12 +158,12 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::backend::Revision;
+    use crate::backend::{ContentType, Revision};
 
     fn entries() -> Vec<Entry> {
         let plain = Entry {
             value: Bytes::new(),
-            content_type: Bytes::new(),
+            content_type: ContentType::UNKNOWN,
             version: 1,
             create_revision: Revision(3),
             mod_revision: Revision(u64::from(u32::MAX)),
@@ -173,12 +173,12 @@ mod tests {
         };
         let ends = Entry {
             value: Bytes::from(vec![0; 300]),
-            content_type: Bytes::from_static(b"text/plain"),
+            content_type: "text/plain".into(),
             deadline: Deadline::At(1 << 40),
             ..plain.clone()
         };
         let leased = Entry { deadline: Deadline::Of(Box::new(keys::lease(7))), ..plain.clone() };
-        let foreign = Entry { content_type: Bytes::from_static(b"\xff"), ..plain.clone() };
+        let foreign = Entry { content_type: ContentType::new(b"\xff"), ..plain.clone() };
         vec![plain, ends, leased, foreign]
     }
 

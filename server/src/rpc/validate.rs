@@ -7,7 +7,7 @@ use holdfast_proto::v1::{self, ErrorReason as Reason};
 
 use super::{Limits, path::Path, status::Failure};
 use crate::{
-    backend::{Key, NamespaceName, Revision},
+    backend::{ContentType, Key, NamespaceName, Revision},
     store::{
         MAX_REVISION_KEYS, Owner,
         command::{Condition, Expiry},
@@ -291,22 +291,14 @@ pub(super) fn distinct<'a>(
     Ok(())
 }
 
-/// A content type; the usual ones share their bytes.
-pub(super) fn content_type(content_type: &str, at: Path) -> Result<Bytes, Failure> {
-    const USUAL: [&str; 4] =
-        ["application/json", "text/plain", "application/octet-stream", "application/msgpack"];
-    if content_type.is_empty() {
-        return Ok(Bytes::new());
-    }
-    if let Some(usual) = USUAL.into_iter().find(|usual| *usual == content_type) {
-        return Ok(Bytes::from_static(usual.as_bytes()));
-    }
+/// A content type.
+pub(super) fn content_type(content_type: &str, at: Path) -> Result<ContentType, Failure> {
     let problem = if content_type.len() > MAX_CONTENT_TYPE_BYTES {
         format!("has {} bytes", content_type.len())
     } else if content_type.chars().any(char::is_control) {
         format!("{} has control characters in it", shown(content_type))
     } else {
-        return Ok(Bytes::copy_from_slice(content_type.as_bytes()));
+        return Ok(content_type.into());
     };
     let problem = format!(
         "{problem}; it is at most {MAX_CONTENT_TYPE_BYTES} bytes without control characters, such as \

@@ -240,7 +240,7 @@ mod tests {
 
     use super::*;
     use crate::backend::{
-        Change, ChangeKind, Deadline, Entry, GroupStamp, Key, LoggedChange, Removal,
+        Change, ChangeKind, Deadline, Entry, GroupStamp, Key, LoggedChange, Removal, SharedChange,
     };
 
     const SHOWN: Shown = Shown { values: true, unchanged_values: false, previous: false };
@@ -249,7 +249,7 @@ mod tests {
         let change = |revision: &u64| {
             let stamp = GroupStamp { revision: Revision(*revision), time_ms: 0 };
             let kind = ChangeKind::Removed(Removal::Deleted);
-            let change = Arc::new(Change::new(Key::new(b"k"), stamp, kind, None, None));
+            let change = SharedChange::new(Change::new(Key::new(b"k"), stamp, kind, None, None));
             LoggedChange { change, previous: None }
         };
         revisions.iter().map(change).collect()
@@ -306,9 +306,11 @@ mod tests {
     #[test]
     fn events_are_shown_as_asked_for() {
         let changes = changes(&[1, 2]);
-        let previous = StoredEntry::of(Arc::new(set(b"before")));
-        let changes =
-            vec![LoggedChange { change: Arc::new(set(b"after")), previous }, changes[1].clone()];
+        let previous = StoredEntry::of(SharedChange::new(set(b"before")));
+        let changes = vec![
+            LoggedChange { change: SharedChange::new(set(b"after")), previous },
+            changes[1].clone(),
+        ];
         let matching = Arc::new(Matching::from(changes.clone()));
         let forms = [(true, true), (true, false), (false, true), (false, false), (true, true)];
         for (values, previous) in forms {

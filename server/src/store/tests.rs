@@ -20,7 +20,7 @@ use super::{
     selector::Selector,
 };
 use crate::{
-    backend::{ChangeKind, Key, NamespaceName, Removal, registry::Registry},
+    backend::{ChangeKind, ContentType, Key, NamespaceName, Removal, registry::Registry},
     clock::{Clock, ManualClock},
 };
 
@@ -67,7 +67,7 @@ fn set(key: &str, expiry: Expiry) -> Work {
     Work::Command(Command::Set(Set {
         key: Key::new(key.as_bytes()),
         value: Bytes::new(),
-        content_type: Bytes::new(),
+        content_type: ContentType::UNKNOWN,
         expiry,
         condition: Condition::None,
         return_previous: false,

@@ -11,10 +11,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::atomic::{AtomicI64, Ordering},
 };
 
 use bytes::Bytes;
@@ -23,8 +20,8 @@ pub(super) use self::capture::{Capture, Step};
 use super::space::Space;
 use crate::backend::{
     Change, ChangeKind, Deadline, Draft, Entry, GroupStamp, Groups, Key, KeyRange, Lineage,
-    LogShape, LoggedChange, Position, ReadSet, Retain, Revision, StoredEntry, Tip, Usage, Write,
-    WriteOp, entry_bytes, is_logged,
+    LogShape, LoggedChange, Position, ReadSet, Retain, Revision, SharedChange, StoredEntry, Tip,
+    Usage, Write, WriteOp, entry_bytes, is_logged,
 };
 
 /// How many commits can be told apart when a commit relies on an older position.
@@ -58,7 +55,7 @@ pub(super) struct Image {
     notes: Space,
     internal: Space,
     usage: Usage,
-    log: VecDeque<Arc<Change>>,
+    log: VecDeque<SharedChange>,
     log_bytes: u64,
     /// Position and last revision of recent commits, and the keys written without a revision.
     commits: VecDeque<(Position, Revision, Vec<Key>)>,
@@ -116,7 +113,7 @@ impl Image {
     /// who reads it has to wait, for nobody may see it any more.
     pub fn holds_up_an_end<'a>(
         &self,
-        newest: impl IntoIterator<Item = &'a Arc<Change>>,
+        newest: impl IntoIterator<Item = &'a SharedChange>,
         now_ms: i64,
     ) -> bool {
         if !self.held {
@@ -193,7 +190,7 @@ impl Image {
     }
 
     /// The newest change of a key.
-    pub fn newest(&self, key: &Key) -> Option<Arc<Change>> {
+    pub fn newest(&self, key: &Key) -> Option<SharedChange> {
         self.space(key).get(key).map(|slot| slot.newest.clone())
     }
 
@@ -203,7 +200,7 @@ impl Image {
         range: &KeyRange,
         reverse: bool,
         limit: usize,
-    ) -> (Vec<Arc<Change>>, Option<KeyRange>) {
+    ) -> (Vec<SharedChange>, Option<KeyRange>) {
         if range.is_empty() {
             return (Vec::new(), None);
         }
@@ -316,7 +313,7 @@ impl Image {
         self.usage = Usage::default();
         let nothing = Key::new(b"");
         let stamp = self.stamp();
-        self.append(Arc::new(Change::new(nothing, stamp, ChangeKind::Clear, None, None)));
+        self.append(SharedChange::new(Change::new(nothing, stamp, ChangeKind::Clear, None, None)));
         let removed = [std::mem::take(&mut self.user), std::mem::take(&mut self.notes)];
         let mut unlogged = Vec::new();
         for record in records {
@@ -416,8 +413,9 @@ impl Image {
         let added =
             entry.as_ref().map_or(0, |entry| entry_bytes(&key, &entry.content_type, &entry.value));
         let space = self.space_mut(&key);
-        let (change, removed) = space
-            .put(key, |key, previous| Arc::new(Change::new(key, stamp, kind, entry, previous)));
+        let (change, removed) = space.put(key, |key, previous| {
+            SharedChange::new(Change::new(key, stamp, kind, entry, previous))
+        });
         if user {
             self.usage.bytes = self.usage.bytes + added - removed;
             self.usage.keys = self.usage.keys + u64::from(added > 0) - u64::from(removed > 0);
@@ -429,12 +427,12 @@ impl Image {
         let stamp = self.stamp();
         self.space_mut(&key).put(key, |key, replaced| {
             let previous = replaced.and_then(|replaced| replaced.previous());
-            Arc::new(Change::new(key, stamp, ChangeKind::Set, entry, previous))
+            SharedChange::new(Change::new(key, stamp, ChangeKind::Set, entry, previous))
         });
     }
 
     /// Adds to the log. A version that is only there for the log counts to it, whenever it was made.
-    fn append(&mut self, change: Arc<Change>) {
+    fn append(&mut self, change: SharedChange) {
         self.count(&change);
         if let Some(previous) = change.previous() {
             previous.set_replaced();

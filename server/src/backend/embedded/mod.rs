@@ -30,9 +30,9 @@ use self::{
     writer::Writer,
 };
 use super::{
-    Ancestor, Backend, BackendError, Change, Changes, Commit, CommitOutcome, DueElsewhere, Entry,
-    History, Key, KeyRange, Lineage, NamespaceInfo, NamespaceName, Position, ReadAnswer, Retain,
-    Revision, ScanAnswer, Staging, StoredEntry, Tip, Trimmed, Usage, Write,
+    Ancestor, Backend, BackendError, Changes, Commit, CommitOutcome, DueElsewhere, Entry, History,
+    Key, KeyRange, Lineage, NamespaceInfo, NamespaceName, Position, ReadAnswer, Retain, Revision,
+    ScanAnswer, SharedChange, Staging, StoredEntry, Tip, Trimmed, Usage, Write,
 };
 use crate::clock::Clock;
 
@@ -186,7 +186,7 @@ impl Backend for Embedded {
             }
             cell.settled().await;
         };
-        let entry = |newest: Option<Arc<Change>>| StoredEntry::at(newest?, at);
+        let entry = |newest: Option<SharedChange>| StoredEntry::at(newest?, at);
         let entries = newest.into_iter().map(entry).collect();
         cell.still_readable(at)?;
         Ok(ReadAnswer { tip, entries })
@@ -238,7 +238,7 @@ impl Backend for Embedded {
             (image.tip(self.clock_ms()), image.newest(key))
         };
         let is_held =
-            |change: &Arc<Change>| change.revision > tip.compacted || change.entry.is_some();
+            |change: &SharedChange| change.revision > tip.compacted || change.entry.is_some();
         let mut changes: Vec<_> = std::iter::successors(newest, |change| change.previous())
             .skip_while(|change| change.revision >= before)
             .filter(is_held)

@@ -1,12 +1,12 @@
 //! Keys in memory: by hash, in order, and by deadline.
 
-use std::{collections::BTreeSet, hash::BuildHasher as _, ops::Bound, sync::Arc};
+use std::{collections::BTreeSet, hash::BuildHasher as _, ops::Bound};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
 use super::order::Order;
-use crate::backend::{Change, Deadline, Key, KeyRange, entry_bytes};
+use crate::backend::{Deadline, Key, KeyRange, SharedChange, entry_bytes};
 
 /// How many deadlines that have moved on are put where they belong in one step.
 const MAX_MOVED: usize = 1000;
@@ -32,7 +32,7 @@ pub(super) struct Space {
 /// What is known of one key, also of one whose entry was removed while that is in the log.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub newest: Arc<Change>,
+    pub newest: SharedChange,
     /// Where it stands among the deadlines, if before [`NEVER_MS`].
     indexed_at_ms: i64,
 }
@@ -53,7 +53,7 @@ impl Space {
         range: &KeyRange,
         reverse: bool,
         limit: usize,
-    ) -> (Vec<Arc<Change>>, Option<KeyRange>) {
+    ) -> (Vec<SharedChange>, Option<KeyRange>) {
         let slots = self.range(range);
         if reverse {
             collect(slots.rev(), limit, |last| KeyRange {
@@ -69,7 +69,7 @@ impl Space {
     }
 
     /// The newest changes of up to `limit` keys that come after `after`, in order.
-    pub fn newest_after(&self, after: Option<&Key>, limit: usize) -> Vec<Arc<Change>> {
+    pub fn newest_after(&self, after: Option<&Key>, limit: usize) -> Vec<SharedChange> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let places = self.order.range((start, Bound::Unbounded), |place| self.key_at(place));
         places.take(limit).map(|place| self.slots[place as usize].newest.clone()).collect()
@@ -90,8 +90,8 @@ impl Space {
     pub fn put(
         &mut self,
         key: Key,
-        change: impl FnOnce(Key, Option<Arc<Change>>) -> Arc<Change>,
-    ) -> (Arc<Change>, u64) {
+        change: impl FnOnce(Key, Option<SharedChange>) -> SharedChange,
+    ) -> (SharedChange, u64) {
         let hash = self.hasher.hash_one(&key);
         match self.find(hash, &key) {
             None => {
@@ -153,8 +153,8 @@ impl Space {
     }
 
     /// Removes what is known of the key of a tombstone, if that is the newest of it.
-    pub fn forget_tombstone(&mut self, tombstone: &Arc<Change>) {
-        self.take(&tombstone.key, |slot| Arc::ptr_eq(&slot.newest, tombstone));
+    pub fn forget_tombstone(&mut self, tombstone: &SharedChange) {
+        self.take(&tombstone.key, |slot| SharedChange::ptr_eq(&slot.newest, tombstone));
     }
 
     /// Removes all that is known of a key.
@@ -209,7 +209,7 @@ fn collect<'a>(
     mut slots: impl Iterator<Item = &'a Slot>,
     limit: usize,
     rest: impl FnOnce(&Key) -> KeyRange,
-) -> (Vec<Arc<Change>>, Option<KeyRange>) {
+) -> (Vec<SharedChange>, Option<KeyRange>) {
     let mut changes = Vec::new();
     let mut last = None;
     for slot in slots.by_ref().take(limit) {

@@ -66,7 +66,7 @@ fn addresses_are_read_or_refused() {
 fn entry(deadline: Deadline) -> Entry {
     Entry {
         value: Bytes::from_static(b"value\n1 2 3"),
-        content_type: Bytes::from_static(b"text/plain"),
+        content_type: "text/plain".into(),
         version: 2,
         create_revision: Revision(1),
         mod_revision: Revision(3),

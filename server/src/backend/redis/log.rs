@@ -1,7 +1,5 @@
 //! The log: reading it, and forgetting its oldest part.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use redis::Value;
 
@@ -14,8 +12,8 @@ use super::{
     record,
 };
 use crate::backend::{
-    Ancestor, BackendError, Change, Changes, Key, LogBounds, LogShape, LoggedChange, Retain,
-    Revision, StoredEntry, Trimmed,
+    Ancestor, BackendError, Changes, Key, LogBounds, LogShape, LoggedChange, Retain, Revision,
+    SharedChange, StoredEntry, Trimmed,
 };
 
 /// About how many bytes of one revision are read in one step.
@@ -182,7 +180,7 @@ fn logged(entry: Value) -> Result<(Bytes, Vec<LoggedChange>), BackendError> {
     Ok((id, events))
 }
 
-fn change_of(key: &Key, value: Option<Value>) -> Result<Option<Arc<Change>>, BackendError> {
+fn change_of(key: &Key, value: Option<Value>) -> Result<Option<SharedChange>, BackendError> {
     let text = value.map(bytes).transpose()?.flatten().filter(|text| !text.is_empty());
     text.map(|text| record::parse(key.clone(), text)).transpose()
 }

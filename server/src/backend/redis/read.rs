@@ -14,8 +14,8 @@ use super::{
     record,
 };
 use crate::backend::{
-    BackendError, Change, History, Key, KeyRange, ReadAnswer, Revision, ScanAnswer, StoredEntry,
-    Tip,
+    BackendError, History, Key, KeyRange, ReadAnswer, Revision, ScanAnswer, SharedChange,
+    StoredEntry, Tip,
 };
 
 /// Most keys that are read together, unless one caller asks for more.
@@ -118,7 +118,7 @@ impl Core {
             before => before.to_string().into(),
         };
         let mut link = Bytes::new();
-        let mut changes: Vec<Arc<Change>> = Vec::new();
+        let mut changes: Vec<SharedChange> = Vec::new();
         loop {
             let room = (limit + 1 - changes.len()).to_string().into();
             let args = [Bytes::copy_from_slice(key.as_bytes()), link, before.clone(), room];
@@ -263,7 +263,7 @@ impl Core {
 /// What a search for a version has come to.
 enum Found {
     /// The version, if there is one.
-    Version(Option<Arc<Change>>),
+    Version(Option<SharedChange>),
     /// It lies before this link.
     Before(Key, Bytes),
 }

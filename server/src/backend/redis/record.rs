@@ -5,20 +5,20 @@
 //! it; with the kind `V`, which was written over that without a trace, that name comes after TIME. DEADLINE is a number of
 //! milliseconds, or begins with `-` for none, or with `@` for that of the key referred to; the last two are lengths.
 
-use std::{io::Write as _, sync::Arc};
+use std::io::Write as _;
 
 use bytes::Bytes;
 
 use crate::backend::{
-    BackendError, Change, ChangeKind, Deadline, Entry, GroupStamp, Key, Removal, Revision, WriteOp,
-    entry_bytes,
+    BackendError, Change, ChangeKind, ContentType, Deadline, Entry, GroupStamp, Key, Removal,
+    Revision, SharedChange, WriteOp, entry_bytes,
 };
 
 /// What a change counts for in the log beside its key and value.
 const LOG_OVERHEAD_BYTES: usize = 128;
 
 /// Reads the record of a key.
-pub(super) fn parse(key: Key, record: Bytes) -> Result<Arc<Change>, BackendError> {
+pub(super) fn parse(key: Key, record: Bytes) -> Result<SharedChange, BackendError> {
     let broken = || BackendError::Corrupt(format!("the record of {key:?} is not understood"));
     let end = record.iter().position(|byte| *byte == b'\n').ok_or_else(broken)?;
     let line = std::str::from_utf8(&record[..end]).map_err(|_| broken())?;
@@ -37,7 +37,7 @@ pub(super) fn parse(key: Key, record: Bytes) -> Result<Arc<Change>, BackendError
     let is_removal = matches!(fields.kind, ChangeKind::Removed(_) | ChangeKind::Clear);
     let entry = (!is_removal).then(|| Entry {
         value: body.slice(value_start..),
-        content_type: body.slice(..fields.content_type),
+        content_type: ContentType::new(&body[..fields.content_type]),
         version: fields.version,
         create_revision: fields.create_revision,
         mod_revision: fields.revision,
@@ -45,7 +45,7 @@ pub(super) fn parse(key: Key, record: Bytes) -> Result<Arc<Change>, BackendError
         updated_at_ms: fields.time_ms,
         deadline,
     });
-    Ok(Arc::new(Change::new(key, stamp, fields.kind, entry, None)))
+    Ok(SharedChange::new(Change::new(key, stamp, fields.kind, entry, None)))
 }
 
 /// The line of a record.

@@ -4,9 +4,9 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 
-use super::{DeleteRangeReply, DeleteReply, RangeRead, SetReply, TEXT_PLAIN};
+use super::{DeleteRangeReply, DeleteReply, RangeRead, SetReply};
 use crate::{
-    backend::{Key, NewDeadline, Revision},
+    backend::{ContentType, Key, NewDeadline, Revision},
     store::{
         error::Refusal,
         keys,
@@ -97,7 +97,7 @@ pub struct Set {
     /// The value.
     pub value: Bytes,
     /// What the value is.
-    pub content_type: Bytes,
+    pub content_type: ContentType,
     /// When the entry is to end.
     pub expiry: Expiry,
     /// What must hold.
@@ -208,7 +208,7 @@ impl Increment {
                 let number = parse_number(current.value())?;
                 (number, current.content_type().clone(), current.deadline())
             }
-            None => (self.initial, TEXT_PLAIN, self.expiry.resolve(None, workspace)?),
+            None => (self.initial, ContentType::TEXT, self.expiry.resolve(None, workspace)?),
         };
         let sum = base.checked_add(self.delta).ok_or_else(|| Refusal::NotANumber {
             problem: format!("{base} + {} does not fit into 64 bits signed", self.delta),

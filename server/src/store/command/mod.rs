@@ -473,6 +473,3 @@ impl<E> DeleteReply<E> {
         DeleteReply { deleted: self.deleted, previous }
     }
 }
-
-/// Content type of numbers.
-const TEXT_PLAIN: Bytes = Bytes::from_static(b"text/plain");

@@ -1,7 +1,7 @@
 //! Records that are almost right: those that can be read come back as they are, and none is read in a way that ends
 //! the server.
 
-use std::{fmt::Debug, sync::Arc};
+use std::fmt::Debug;
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     backend::{
-        Change, ChangeKind, Deadline, Entry, GroupIndex, GroupStamp, Key, Revision, StoredEntry,
+        Change, ChangeKind, ContentType, Deadline, Entry, GroupIndex, GroupStamp, Key, Revision,
+        SharedChange, StoredEntry,
     },
     fuzz::fuzz,
     store::{
@@ -108,7 +109,7 @@ fn stored(revision: u64, value: Bytes) -> StoredEntry {
     let stamp = GroupStamp { revision: Revision(revision), time_ms: 7 };
     let entry = Entry {
         value,
-        content_type: super::JSON,
+        content_type: ContentType::JSON,
         version: 1,
         create_revision: stamp.revision,
         mod_revision: stamp.revision,
@@ -117,5 +118,5 @@ fn stored(revision: u64, value: Bytes) -> StoredEntry {
         deadline: Deadline::Never,
     };
     let change = Change::new(Key::new(b"k"), stamp, ChangeKind::Set, Some(entry), None);
-    StoredEntry::of(Arc::new(change)).expect("it has an entry")
+    StoredEntry::of(SharedChange::new(change)).expect("it has an entry")
 }

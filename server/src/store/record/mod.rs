@@ -13,9 +13,6 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use lease::{LeaseRecord, LeaseView};
 pub use lock::{Ended, Hold, HoldDuration, LockRecord, LockView, LossCause, Owner, Queue, Ticket};
 
-/// Content type of all records.
-pub const JSON: Bytes = Bytes::from_static(b"application/json");
-
 /// A record as it is stored.
 pub fn encode<T: Serialize>(record: &T) -> Bytes {
     serde_json::to_vec(record).expect("records have nothing that JSON cannot say").into()

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::{base64, decode};
 use crate::{
     backend::{
-        Created, Deadline, Entry, GroupIndex, GroupStamp, Key, NewDeadline, Revision, StoredEntry,
+        ContentType, Created, Deadline, Entry, GroupIndex, GroupStamp, Key, NewDeadline, Revision,
+        StoredEntry,
     },
     store::{
         RequestId,
@@ -362,11 +363,11 @@ impl KeptEntry {
         let modified = self.modified.map_or(answered, |stamp| stamp.resolve(written));
         let created = self.created.map_or(modified, |stamp| stamp.resolve(written));
         let asked_key = || asked.map_or(Key::new(b""), |asked| asked.key.clone());
-        let asked_type = || asked.map_or(Bytes::new(), |asked| asked.content_type.clone());
+        let asked_type = || asked.map_or(ContentType::UNKNOWN, |asked| asked.content_type.clone());
         let key = self.key.map_or_else(asked_key, |key| Key::new(key.as_bytes()));
         let entry = Entry {
             value: self.value,
-            content_type: self.content_type.map_or_else(asked_type, Bytes::from),
+            content_type: self.content_type.map_or_else(asked_type, |it| ContentType::from(&*it)),
             version: self.version,
             create_revision: created.revision,
             mod_revision: modified.revision,
@@ -445,15 +446,13 @@ fn stamp_of(record: &StoredEntry) -> GroupStamp {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::backend::{Change, ChangeKind};
+    use crate::backend::{Change, ChangeKind, SharedChange};
 
     fn stored(revision: u64, value: Bytes) -> StoredEntry {
         let entry = Entry {
             value,
-            content_type: Bytes::new(),
+            content_type: ContentType::UNKNOWN,
             version: 1,
             create_revision: Revision(revision),
             mod_revision: Revision(revision),
@@ -463,7 +462,7 @@ mod tests {
         };
         let stamp = GroupStamp { revision: Revision(revision), time_ms: 7 };
         let change = Change::new(Key::new(b"k"), stamp, ChangeKind::Set, Some(entry), None);
-        StoredEntry::of(Arc::new(change)).unwrap()
+        StoredEntry::of(SharedChange::new(change)).unwrap()
     }
 
     /// What is answered with the number of the request, by the first of two groups of a commit.

@@ -12,15 +12,15 @@ use uuid::Uuid;
 use super::{MovedLease, MovedLock, TransferStart};
 use crate::{
     backend::{
-        CommitOutcome, Deadline, Entry, Key, Lineage, NamespaceName, Revision, Staging, Tip,
-        entry_bytes,
+        CommitOutcome, ContentType, Deadline, Entry, Key, Lineage, NamespaceName, Revision,
+        Staging, Tip, entry_bytes,
     },
     store::{
         Store,
         error::{Refusal, StoreError},
         keys,
         read::ListQuery,
-        record::{self, Hold, HoldDuration, JSON, LeaseRecord, LockRecord, Mark},
+        record::{self, Hold, HoldDuration, LeaseRecord, LockRecord, Mark},
         selector::Selector,
         settings::Settings,
     },
@@ -127,7 +127,7 @@ impl Import {
         };
         let entry = Entry {
             value: record::encode(&LockRecord::Held(Box::new(hold))),
-            content_type: JSON,
+            content_type: ContentType::JSON,
             version: lock.version,
             create_revision: lock.token,
             mod_revision: lock.mod_revision.min(self.staging.revision),
@@ -229,7 +229,7 @@ impl Import {
     fn note(&self, value: bytes::Bytes, time_ms: i64) -> Entry {
         Entry {
             value,
-            content_type: JSON,
+            content_type: ContentType::JSON,
             version: 1,
             create_revision: self.staging.revision,
             mod_revision: self.staging.revision,

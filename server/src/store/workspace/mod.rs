@@ -36,8 +36,8 @@ use super::{
     settings::Settings,
 };
 use crate::backend::{
-    Created, Draft, GroupIndex, Groups, Key, NewDeadline, Removal, Revision, StoredEntry, Tip,
-    Usage, Write, WriteOp, is_logged,
+    ContentType, Created, Draft, GroupIndex, Groups, Key, NewDeadline, Removal, Revision,
+    StoredEntry, Tip, Usage, Write, WriteOp, is_logged,
 };
 
 /// Most keys that one revision changes.
@@ -275,7 +275,7 @@ impl<'a> Workspace<'a> {
         key: &Key,
         current: Option<&Seen>,
         value: Bytes,
-        content_type: Bytes,
+        content_type: ContentType,
         deadline: NewDeadline,
     ) -> Seen {
         self.written_bytes += key.as_bytes().len() + content_type.len() + value.len();
@@ -400,7 +400,7 @@ impl<'a> Workspace<'a> {
         &mut self,
         current: Option<&Seen>,
         value: Bytes,
-        content_type: Bytes,
+        content_type: ContentType,
         deadline: NewDeadline,
     ) -> Draft {
         let this_group = self.this_group();
@@ -438,7 +438,7 @@ impl<'a> Workspace<'a> {
         let this_group = Created::By(self.this_group());
         let (version, created) =
             current.map_or((1, this_group), |current| (current.version(), current.created()));
-        let (value, content_type) = (record::encode(record), record::JSON);
+        let (value, content_type) = (record::encode(record), ContentType::JSON);
         Draft { value, content_type, version, created, deadline }
     }
 
@@ -550,7 +550,7 @@ pub fn settings_write(settings: &Settings, group: GroupIndex) -> Write {
     let value = serde_json::to_vec(settings).expect("a struct of numbers can be written as JSON");
     let draft = Draft {
         value: value.into(),
-        content_type: Bytes::from_static(b"application/json"),
+        content_type: ContentType::JSON,
         version: 1,
         created: Created::By(group),
         deadline: NewDeadline::Never,

@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 use super::{Workspace, seen::Seen};
 use crate::{
     backend::{
-        Created, Draft, GroupIndex, GroupStamp, Key, NewDeadline, StoredEntry, Write, WriteOp,
+        ContentType, Created, Draft, GroupIndex, GroupStamp, Key, NewDeadline, StoredEntry, Write,
+        WriteOp,
     },
     store::{
         RequestId,
         command::{EntryView, Reply, Set},
         error::Refusal,
-        record::{
-            self,
-            request::{self, KeptAnswer, RecordName, RecordWriter, Revisions},
-        },
+        record::request::{self, KeptAnswer, RecordName, RecordWriter, Revisions},
     },
 };
 
@@ -132,7 +130,7 @@ impl Workspace<'_> {
 fn write(key: Key, writer: RecordWriter, group: GroupIndex) -> Write {
     let draft = Draft {
         value: writer.finish(),
-        content_type: record::JSON,
+        content_type: ContentType::JSON,
         version: 1,
         created: Created::By(group),
         deadline: NewDeadline::After(KEPT_MS),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::backend::{Created, Draft, GroupIndex, Key, NewDeadline, StoredEntry};
+use crate::backend::{ContentType, Created, Draft, GroupIndex, Key, NewDeadline, StoredEntry};
 
 /// An entry as a command sees it.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl Seen {
     }
 
     /// What the value is.
-    pub fn content_type(&self) -> &Bytes {
+    pub fn content_type(&self) -> &ContentType {
         match self {
             Self::Stored(stored) => &stored.content_type,
             Self::Pending(pending) => &pending.draft.content_type,

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use super::line::{CHECKSUM_BYTES, Header, OPS, checksum};
 use crate::backend::{
-    ChangeKind, Created, Deadline, Draft, Entry, GroupIndex, GroupStamp, Groups, Key, Lineage,
-    NamespaceName, Position, Revision, Write, WriteOp,
+    ChangeKind, ContentType, Created, Deadline, Draft, Entry, GroupIndex, GroupStamp, Groups, Key,
+    Lineage, NamespaceName, Position, Revision, Write, WriteOp,
     embedded::journal::{Action, NamespaceState, Place, Record, Version},
 };
 
@@ -73,7 +73,7 @@ pub fn check(line: &[u8]) -> Result<(), String> {
 #[derive(Debug, Default)]
 pub struct Decoder {
     /// The last content type: many entries have the same, and share it.
-    content_type: Bytes,
+    content_type: ContentType,
     /// The namespace of the last record.
     namespace: Option<NamespaceName>,
 }
@@ -224,16 +224,16 @@ impl Decoder {
         })
     }
 
-    fn value(&mut self, line: &KeyLine<'_>) -> Result<(Bytes, Bytes), String> {
+    fn value(&mut self, line: &KeyLine<'_>) -> Result<(Bytes, ContentType), String> {
         let content_type = match (&line.content_type, &line.type64) {
-            (None, None) => Bytes::new(),
+            (None, None) => ContentType::UNKNOWN,
             (Some(Text(text)), None) => {
-                if self.content_type != text.as_bytes() {
-                    self.content_type = Bytes::copy_from_slice(text.as_bytes());
+                if *self.content_type != *text.as_bytes() {
+                    self.content_type = ContentType::new(text.as_bytes());
                 }
                 self.content_type.clone()
             }
-            (None, Some(Text(base64))) => decode(base64)?.into(),
+            (None, Some(Text(base64))) => ContentType::new(&decode(base64)?),
             _ => return Err("it has two content types".into()),
         };
         let value = match (line.json, &line.text, &line.b64) {
@@ -373,7 +373,7 @@ fn key(text: &Option<Text<'_>>, base64: &Option<Text<'_>>) -> Result<Key, String
 fn entry(
     line: &KeyLine<'_>,
     stamp: GroupStamp,
-    (value, content_type): (Bytes, Bytes),
+    (value, content_type): (Bytes, ContentType),
 ) -> Result<Entry, String> {
     let GroupStamp { revision, time_ms } = stamp;
     let created = line.made.unwrap_or((revision.0, time_ms));

@@ -4,11 +4,11 @@
 //! brought up to date in the last step: those with a revision from the log, the others from what is remembered of recent
 //! commits. So all of it stands at one position, that of the last step, and each step is short.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use super::Image;
 use crate::backend::{
-    Change, ChangeKind, Key, NamespaceName, Position, Revision,
+    Change, ChangeKind, Key, NamespaceName, Position, Revision, SharedChange,
     embedded::{
         journal::{NamespaceState, Place, SnapshotWriter},
         snapshot::Pace,
@@ -28,8 +28,8 @@ pub struct Capture {
     start: (Position, Revision, Revision),
     /// Which of the spaces is being collected.
     space: usize,
-    newest: Vec<Arc<Change>>,
-    log: Vec<Arc<Change>>,
+    newest: Vec<SharedChange>,
+    log: Vec<SharedChange>,
 }
 
 /// What a step of collecting came to.
@@ -44,7 +44,7 @@ pub enum Step {
 }
 
 /// Keys that were written again after they had been collected, with what they hold; none: they are gone.
-type Newest = HashMap<Key, Option<Arc<Change>>>;
+type Newest = HashMap<Key, Option<SharedChange>>;
 
 impl Capture {
     /// Begins to collect.
@@ -177,18 +177,18 @@ struct Telling<'a> {
     writer: &'a mut dyn SnapshotWriter,
     pace: Pace<'a>,
     /// The newest version of each key as who puts them would have it.
-    told: HashMap<Key, Arc<Change>>,
+    told: HashMap<Key, SharedChange>,
 }
 
 impl Telling<'_> {
-    fn logged(&mut self, change: &Arc<Change>) -> Result<(), String> {
+    fn logged(&mut self, change: &SharedChange) -> Result<(), String> {
         if change.kind == ChangeKind::Clear {
             self.told.retain(|key, _| key.is_internal() && !key.is_note());
             return self.put(change, Place::Logged, false);
         }
         let previous = change.previous();
         let told = self.told.get(&change.key);
-        let is_told = told.zip(previous.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+        let is_told = told.zip(previous.as_ref()).is_some_and(|(a, b)| SharedChange::ptr_eq(a, b));
         match &previous {
             Some(previous) if !is_told => self.unlogged(previous)?,
             None if told.is_some() => self.writer.drop_key(&change.key)?,
@@ -200,7 +200,7 @@ impl Telling<'_> {
         Ok(())
     }
 
-    fn unlogged(&mut self, change: &Arc<Change>) -> Result<(), String> {
+    fn unlogged(&mut self, change: &SharedChange) -> Result<(), String> {
         let told = self.told.get(&change.key);
         let same_value = told.is_some_and(|told| shares_value(change, told));
         self.put(change, Place::Unlogged, same_value)?;
@@ -209,10 +209,10 @@ impl Telling<'_> {
     }
 
     /// What a key holds in the end. Its slot is no longer needed.
-    fn newest(&mut self, change: &Arc<Change>) -> Result<(), String> {
+    fn newest(&mut self, change: &SharedChange) -> Result<(), String> {
         let told = self.told.remove(&change.key);
         match told {
-            Some(told) if Arc::ptr_eq(&told, change) => Ok(()),
+            Some(told) if SharedChange::ptr_eq(&told, change) => Ok(()),
             // The removal has been forgotten since: nothing is known of the key any more.
             None if change.entry.is_none() => Ok(()),
             told => {

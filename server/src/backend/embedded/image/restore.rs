@@ -1,10 +1,9 @@
 //! An image made anew from what a journal has kept.
 
-use std::sync::Arc;
-
 use super::Image;
 use crate::backend::{
-    Change, ChangeKind, Entry, GroupStamp, Groups, Key, Position, Retain, Revision, WriteOp,
+    Change, ChangeKind, Entry, GroupStamp, Groups, Key, Position, Retain, Revision, SharedChange,
+    WriteOp,
     embedded::{
         commit::{first_revision, new_lineage},
         journal::{Action, NamespaceState, Place, Record, Version},
@@ -44,7 +43,7 @@ impl Image {
             (ChangeKind::Clear, Place::Logged) => {
                 (self.user, self.notes) = Default::default();
                 self.usage = Default::default();
-                self.log_restored(Arc::new(Change::new(key, stamp, kind, None, None)))
+                self.log_restored(SharedChange::new(Change::new(key, stamp, kind, None, None)))
             }
             (ChangeKind::Clear, Place::Unlogged) => Err("a clear is always in the log".into()),
             (_, Place::Logged) => {
@@ -52,7 +51,7 @@ impl Image {
                 self.log_restored(change)
             }
             (_, Place::Unlogged) => {
-                let link = |newest: Option<Arc<Change>>| newest?.previous();
+                let link = |newest: Option<SharedChange>| newest?.previous();
                 self.link(key, stamp, kind, entry, link);
                 Ok(())
             }
@@ -171,12 +170,12 @@ impl Image {
         stamp: GroupStamp,
         kind: ChangeKind,
         entry: Option<Entry>,
-        link: impl FnOnce(Option<Arc<Change>>) -> Option<Arc<Change>>,
-    ) -> Arc<Change> {
+        link: impl FnOnce(Option<SharedChange>) -> Option<SharedChange>,
+    ) -> SharedChange {
         let is_user = !key.is_internal();
-        let (change, removed) = self
-            .space_mut(&key)
-            .put(key, |key, newest| Arc::new(Change::new(key, stamp, kind, entry, link(newest))));
+        let (change, removed) = self.space_mut(&key).put(key, |key, newest| {
+            SharedChange::new(Change::new(key, stamp, kind, entry, link(newest)))
+        });
         if is_user {
             let added = change.entry.as_ref();
             let added = added.map_or(0, |it| entry_bytes(&change.key, &it.content_type, &it.value));
@@ -186,7 +185,7 @@ impl Image {
         change
     }
 
-    fn log_restored(&mut self, change: Arc<Change>) -> Result<(), String> {
+    fn log_restored(&mut self, change: SharedChange) -> Result<(), String> {
         if let Some(last) = self.last_logged()
             && change.revision < last
         {

@@ -1,11 +1,9 @@
 //! A snapshot that is collected while commits come in holds what was there at its end.
 
-use std::sync::Arc;
-
 use super::{Capture, Image, Step};
 use crate::backend::{
     Change, Created, Draft, GroupIndex, Groups, Key, NamespaceName, NewDeadline, Position, Removal,
-    Retain, Revision, Write, WriteOp,
+    Retain, Revision, SharedChange, Write, WriteOp,
     embedded::{
         journal::{NamespaceState, Place, SnapshotWriter, Version},
         snapshot::{Beside, Pace},
@@ -58,7 +56,7 @@ fn show(image: &Image) -> Vec<String> {
             let held =
                 versions.take_while(|it| it.revision > image.compacted || it.entry.is_some());
             // Behind the first that is compacted, nothing has to be kept.
-            let compacted = |version: &Arc<Change>| version.revision <= image.compacted;
+            let compacted = |version: &SharedChange| version.revision <= image.compacted;
             let mut ended = false;
             let held = held.take_while(|it| !std::mem::replace(&mut ended, compacted(it)));
             lines.extend(held.map(|version| line(&version)));

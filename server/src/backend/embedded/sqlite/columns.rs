@@ -6,7 +6,9 @@ use rusqlite::{
 };
 use uuid::Uuid;
 
-use crate::backend::{ChangeKind, Deadline, Entry, GroupStamp, Key, Lineage, Removal, Revision};
+use crate::backend::{
+    ChangeKind, ContentType, Deadline, Entry, GroupStamp, Key, Lineage, Removal, Revision,
+};
 
 /// Bytes on their way into a column: as text if they are, so that people can read them and SQL can work on them.
 ///
@@ -166,7 +168,7 @@ pub fn entry(row: &Row<'_>, first: usize, stamp: GroupStamp) -> rusqlite::Result
     };
     Ok(Some(Entry {
         value: row.get::<_, Raw>(first + 6)?.0.into(),
-        content_type: row.get::<_, Raw>(first + 5)?.0.into(),
+        content_type: ContentType::new(&row.get::<_, Raw>(first + 5)?.0),
         version: version.0,
         create_revision: revision(row, first + 1)?,
         mod_revision: stamp.revision,

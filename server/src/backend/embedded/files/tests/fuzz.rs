@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     backend::{
-        Created, Deadline, Draft, Entry, GroupIndex, Lineage, NewDeadline, Position, Removal,
-        Revision, Write, WriteOp,
+        ContentType, Created, Deadline, Draft, Entry, GroupIndex, Lineage, NewDeadline, Position,
+        Removal, Revision, Write, WriteOp,
         embedded::journal::{Action, NamespaceState, Record},
     },
     fuzz::fuzz,
@@ -84,7 +84,7 @@ fn examples() -> Vec<Vec<u8>> {
     let writes: Vec<_> = ops.into_iter().map(|op| vec![Write { key: key("k\"1"), op }]).collect();
     let entry = Entry {
         value: Bytes::from_static(b"v"),
-        content_type: Bytes::new(),
+        content_type: ContentType::UNKNOWN,
         version: 2,
         create_revision: Revision(1),
         mod_revision: Revision(2),
