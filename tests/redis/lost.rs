@@ -19,6 +19,7 @@ crate::cases! {
     a_flushed_redis_begins_another_history,
     a_redis_that_comes_back_empty_begins_another_history,
     a_redis_that_kept_everything_goes_on_far_beyond,
+    a_watch_of_what_was_lost_is_told_and_the_next_goes_on,
     a_watch_survives_restarts_of_a_redis_that_keeps_everything,
     a_failover_repeats_no_revision_and_no_token,
     a_failover_under_load_repeats_nothing,
@@ -91,6 +92,27 @@ async fn a_redis_that_kept_everything_goes_on_far_beyond() {
         panic!("that revision was not of this history");
     };
     assert_eq!(failure.expect(ErrorReason::LineageChanged).number("valid_through"), last);
+}
+
+async fn a_watch_of_what_was_lost_is_told_and_the_next_goes_on() {
+    let mut redis = Redis::start().expect("it is installed");
+    let server = serve(&redis.url()).await;
+    let ns = Namespace::fresh(&server, "ns");
+    let kept = ns.set("kept", "1").await.mod_revision;
+    let mut watcher = ns.watching(watch_after(all(), kept)).await;
+    redis.save();
+    // It is told of what will be lost.
+    let lost = ns.set("lost", "1").await.mod_revision;
+    assert_eq!(watcher.events(1).await[0].revision, lost);
+    redis.start_again();
+    let next = Record::default().write_until_done(&ns).await;
+    let failure = watcher.end().await.expect(ErrorReason::LineageChanged);
+    assert_eq!(failure.number("valid_through"), kept);
+    // Who begins after that hears of all that comes.
+    let mut watcher = ns.watching(watch_after(all(), kept)).await;
+    assert_eq!(watcher.events(1).await[0].revision, next);
+    let later = ns.set("later", "1").await.mod_revision;
+    assert_eq!(watcher.events(1).await[0].revision, later);
 }
 
 async fn a_watch_survives_restarts_of_a_redis_that_keeps_everything() {

@@ -63,7 +63,7 @@ pub fn is_installed() -> bool {
     *INSTALLED
 }
 
-/// Asks again and again until there is an answer. What is asked is another process, so that this does not spin.
+/// Asks again and again until there is an answer: what is asked is another process.
 #[track_caller]
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -72,7 +72,8 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
             return answer;
         }
         assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::yield_now();
+        // Each question is work for the process that is waited for.
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -181,6 +182,29 @@ impl Redis {
         self.kill();
         let (running, _) = launch(&self.options, self.directory.path(), Some(self.port));
         self.running = Some(running);
+    }
+
+    /// Starts it as a replica of the server at this port after it was killed, without what it had.
+    pub fn follow(&mut self, port: &str) {
+        let arguments = &mut self.options.arguments;
+        if let Some(at) = arguments.iter().position(|argument| argument == "--replicaof") {
+            arguments.drain(at..at + 3);
+        }
+        arguments.extend(["--replicaof", "127.0.0.1", port].map(str::to_owned));
+        self.kill();
+        self.forget();
+        self.start_again();
+    }
+
+    /// Writes down all that it has by now: what it comes back with when it is started again.
+    pub fn save(&self) {
+        self.run::<()>(&["SAVE"]);
+    }
+
+    /// Takes away what it has written down.
+    pub fn forget(&self) {
+        // There may be nothing.
+        let _ = std::fs::remove_file(self.directory.path().join("dump.rdb"));
     }
 
     /// What it has said.

@@ -54,22 +54,48 @@ impl Sentinels {
         found.expect("one of these is the primary")
     }
 
-    /// Has the primary go on without its replicas, which do not get what it is told from now on.
-    pub fn part(&self) {
-        // The replicas do not know the password; who is connected stays.
-        self.servers[self.primary()].run_all(&[
-            &["CONFIG", "SET", "requirepass", "new"],
-            &["CLIENT", "KILL", "TYPE", "replica"],
-        ]);
+    /// Waits until the replicas have what the primary has by now.
+    pub fn catch_up(&self) {
+        let primary = self.primary();
+        let offset = |server: &Redis, name: &str| server.info(name).parse::<u64>().expect("one");
+        let by_now = offset(&self.servers[primary], "master_repl_offset");
+        for (_, replica) in self.servers.iter().enumerate().filter(|(it, _)| *it != primary) {
+            until("the replicas have all", || {
+                (offset(replica, "slave_repl_offset") >= by_now).then_some(())
+            });
+        }
     }
 
-    /// Kills the primary, and waits until there is another.
-    pub fn fail_over(&mut self) {
+    /// Has the primary go on without its replicas, which do not get what it is told from now on.
+    pub fn part(&self) {
+        let primary = self.primary();
+        for (_, replica) in self.servers.iter().enumerate().filter(|(it, _)| *it != primary) {
+            // There is none: it is not let in when it comes again.
+            replica.run::<()>(&["CONFIG", "SET", "masterauth", "wrong"]);
+        }
+        self.servers[primary].run::<u64>(&["CLIENT", "KILL", "TYPE", "replica"]);
+    }
+
+    /// Kills the primary, and waits until there is another; the index of the former.
+    pub fn fail_over(&mut self) -> usize {
         let former = self.primary();
         self.servers[former].kill();
         until("there is another primary", || {
             let now = self.primary();
             (now != former && self.servers[now].info("role") == "master").then_some(())
+        });
+        former
+    }
+
+    /// Starts one that was killed, as a replica of the primary, with nothing of what it had.
+    pub fn rejoin(&mut self, former: usize) {
+        let port = self.servers[self.primary()].port.to_string();
+        self.servers[former].follow(&port);
+        for server in &self.servers {
+            server.run::<()>(&["CONFIG", "SET", "masterauth", ""]);
+        }
+        until("it follows", || {
+            (self.servers[former].info("master_link_status") == "up").then_some(())
         });
     }
 

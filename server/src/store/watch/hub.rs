@@ -124,7 +124,11 @@ impl Store {
     ) -> Result<Batch, BackendError> {
         if let Some((_, after)) = place {
             match self.pull(namespace, after).await {
-                Err(BackendError::Compacted { .. } | BackendError::Future { .. }) => {}
+                Err(
+                    BackendError::Compacted { .. }
+                    | BackendError::Future { .. }
+                    | BackendError::Lost { .. },
+                ) => {}
                 pulled => return pulled,
             }
         }
