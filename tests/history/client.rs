@@ -59,8 +59,11 @@ impl Client {
                 Step::One(request, vanishes) => vec![self.perform(at, request, vanishes).await],
                 Step::Message(operations) => self.pipe(at, operations).await,
             };
-            done += calls.len();
             let failed = calls.iter().all(is_away);
+            // What a store that is away for seconds refuses is no load; what comes after that is to be some.
+            if !calls.iter().all(is_refused) {
+                done += calls.len();
+            }
             let member = &mut self.members[at];
             for call in calls {
                 member.workload.learn(&call);
@@ -177,11 +180,12 @@ fn failed(failure: Failure) -> Outcome {
 
 /// Whether nobody was there to do it.
 fn is_away(call: &Call) -> bool {
-    match &call.outcome {
-        Outcome::Unknown { .. } => true,
-        Outcome::Refused(failure) => failure.reason == "BACKEND_UNAVAILABLE",
-        _ => false,
-    }
+    matches!(call.outcome, Outcome::Unknown { .. }) || is_refused(call)
+}
+
+/// Whether the store was not there to do it.
+fn is_refused(call: &Call) -> bool {
+    matches!(&call.outcome, Outcome::Refused(failure) if failure.reason == "BACKEND_UNAVAILABLE")
 }
 
 /// Sends one message of a pipeline, and collects its answers as they come.

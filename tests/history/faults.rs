@@ -10,6 +10,7 @@ use crate::{
     common::{fault_proxy::Weather, transfer::Exported},
     history::Recorder,
     servers::{Kind, Servers},
+    witness::Witnessed,
 };
 
 /// How often a run begins another lineage at the most.
@@ -50,6 +51,10 @@ pub enum Fault {
     Import,
     /// The store comes back empty.
     Wipe,
+    /// The store comes back with a copy of what it had a while ago.
+    Rewind,
+    /// The primary of Redis is killed, and a replica that may not have had all takes its place.
+    Failover,
 }
 
 impl fmt::Display for Fault {
@@ -69,8 +74,9 @@ impl Fault {
             Kind::RedisPair => {
                 all.extend([Kill, PauseRedis, CutRedis, DelayRedis, LoseAnswerOfRedis]);
             }
+            Kind::Sentinels => all.extend([Kill, Kill]),
         }
-        if clocks && kind != Kind::RedisPair {
+        if clocks && !kind.is_on_redis() {
             all.push(ClockJump);
         }
         all
@@ -80,9 +86,16 @@ impl Fault {
     pub fn changes(kind: Kind) -> Vec<Self> {
         use Fault::*;
         match kind {
-            Kind::Memory | Kind::RedisPair => vec![Delete, Import, Wipe],
+            Kind::Memory => vec![Delete, Import, Wipe],
+            Kind::RedisPair => vec![Delete, Import, Wipe, Rewind],
+            Kind::Sentinels => vec![Delete, Import, Failover],
             Kind::Files | Kind::Sqlite => vec![Delete, Import],
         }
+    }
+
+    /// Whether it begins another lineage, if it succeeds.
+    fn is_change(self) -> bool {
+        matches!(self, Self::Delete | Self::Import | Self::Wipe | Self::Rewind | Self::Failover)
     }
 
     /// Those of these names that can be on this kind of store.
@@ -114,6 +127,8 @@ pub struct Stage {
     pub servers: Arc<Servers>,
     /// One of each namespace.
     pub recorders: Vec<Arc<Recorder>>,
+    /// The same of those who take down the log.
+    pub witnessed: Vec<Arc<Witnessed>>,
     /// What is imported.
     pub exported: Exported,
 }
@@ -141,15 +156,19 @@ pub async fn inject(
             sleep(Duration::from_millis(1)).await;
         }
         let fault = *faults.choose(&mut random).expect("there are some");
-        match fault {
-            Fault::Delete | Fault::Import | Fault::Wipe => {
+        match fault.is_change() {
+            true => {
                 changes::begin_another(&stage, fault, &mut random).await;
                 changes += 1;
                 if changes == MOST_CHANGES {
-                    faults.retain(|it| ![Fault::Delete, Fault::Import, Fault::Wipe].contains(it));
+                    faults.retain(|it| !it.is_change());
+                }
+                if fault == Fault::Failover {
+                    // It takes seconds, in which little else is seen.
+                    faults.retain(|it| *it != fault);
                 }
             }
-            _ => one(&stage.servers, fault, &mut random).await,
+            false => one(&stage.servers, fault, &mut random).await,
         }
         calls = calls.max(stage.calls());
     }
@@ -196,7 +215,12 @@ async fn one(servers: &Servers, fault: Fault, random: &mut StdRng) {
         Fault::PauseRedis | Fault::CutRedis | Fault::DelayRedis | Fault::LoseAnswerOfRedis => {
             one_of_redis(servers, fault, lasting, random).await;
         }
-        Fault::Vanish | Fault::Delete | Fault::Import | Fault::Wipe => {}
+        Fault::Vanish
+        | Fault::Delete
+        | Fault::Import
+        | Fault::Wipe
+        | Fault::Rewind
+        | Fault::Failover => {}
     }
 }
 

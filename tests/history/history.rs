@@ -88,18 +88,35 @@ pub type Watch = Session<WatchRequest, WatchResponse>;
 /// A watch of locks.
 pub type LockWatch = Session<WatchLocksRequest, WatchLocksResponse>;
 
-/// All that was seen of one lineage of a namespace.
+/// Where a lineage goes on from what was left of another.
+#[derive(Debug, Clone)]
+pub struct Border {
+    /// That other.
+    pub lineage: String,
+    /// The last of its revisions that was left.
+    pub through: u64,
+    /// The revision after which it goes on: with nothing new in it.
+    pub resumed: u64,
+    /// Whether all that was acknowledged was left; if not, what takes no revision may be gone as of the last that was left.
+    pub is_whole: bool,
+}
+
+/// All that was seen of one lineage of a namespace, and of those that it goes on from as far as they were left.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// The revision that it began with.
+    /// The revision that it began with, or the first of those that it goes on from.
     pub base: u64,
     /// The last revision of which all is known.
     pub last: u64,
     /// The time of the store when all was over.
     pub end_ms: i64,
     pub lineage: String,
+    /// What it goes on from, the oldest first.
+    pub borders: Vec<Border>,
     /// Whether another lineage came after it.
     pub is_over: bool,
+    /// The last revision that was left of it, where nothing may be lost that was acknowledged.
+    pub kept: Option<u64>,
     /// Whether no fault can have kept the servers from saying in time that they live.
     pub is_steady: bool,
     /// What there was at the beginning.
@@ -118,6 +135,10 @@ pub struct History {
 pub struct Epoch {
     pub lineage: String,
     pub base: u64,
+    /// The last revision that it shares with the one before, if it goes on from that.
+    pub shared: Option<u64>,
+    /// Whether it is known what it began with; else nothing of it can be judged.
+    pub is_known: bool,
     /// Up to where it was taken down; what came after was gone before that.
     pub last: u64,
     pub initial: Vec<Entry>,
@@ -130,6 +151,8 @@ pub struct Epoch {
 pub struct Change {
     pub begun: Moment,
     pub done: Moment,
+    /// All that was known by then is left, if that much is known.
+    pub kept: Option<Moment>,
 }
 
 /// All that was seen of one namespace: one lineage after the other under the same name.
@@ -140,9 +163,32 @@ pub struct Chronicle {
     pub changes: Vec<Change>,
     pub end_ms: i64,
     pub is_steady: bool,
+    /// Whether what is acknowledged is also where the store goes on when a part of it is lost.
+    pub is_replicated: bool,
     pub calls: Vec<Call>,
     pub watches: Vec<Watch>,
     pub lock_watches: Vec<LockWatch>,
+}
+
+impl History {
+    /// Which lineage had a revision.
+    pub fn lineage_at(&self, revision: u64) -> &str {
+        let former = self.borders.iter().find(|border| revision <= border.through);
+        former.map_or(&self.lineage, |border| &border.lineage)
+    }
+
+    /// Up to where a lineage is a part of this one; nothing if it is not.
+    pub fn shares_through(&self, lineage: &str) -> Option<u64> {
+        let former = self.borders.iter().find(|border| border.lineage == lineage);
+        let itself = (self.lineage == lineage).then_some(u64::MAX);
+        itself.or(former.map(|border| border.through))
+    }
+
+    /// The border in which a revision lies that is of none of the two sides.
+    pub fn lost_at(&self, revision: u64) -> Option<&Border> {
+        let mut borders = self.borders.iter();
+        borders.find(|border| border.through < revision && revision < border.resumed)
+    }
 }
 
 impl fmt::Display for Chronicle {
@@ -158,7 +204,14 @@ impl fmt::Display for Chronicle {
             self.calls.len(),
             unknown.count(),
             self.watches.len() + self.lock_watches.len(),
-        )
+        )?;
+        for epoch in &self.epochs {
+            let Some(through) = epoch.shared else { continue };
+            let answered = self.calls.iter().filter_map(|call| Some(call.state()?.0));
+            let lost = answered.filter(|it| (through + 1..epoch.base).contains(it)).count();
+            write!(f, "; {lost} answers of what was lost after {through}")?;
+        }
+        Ok(())
     }
 }
 
@@ -195,10 +248,10 @@ impl Recorder {
         self.chronicle.lock().calls.push(call);
     }
 
-    /// Something that begins another lineage was begun then, and is done.
-    pub fn change(&self, begun: Moment) {
+    /// Something that begins another lineage was begun then, and is done; with the moment by which all is left.
+    pub fn change(&self, begun: Moment, kept: Option<Moment>) {
         let done = self.now();
-        self.chronicle.lock().changes.push(Change { begun, done });
+        self.chronicle.lock().changes.push(Change { begun, done, kept });
     }
 
     /// The end of the run.
@@ -232,11 +285,16 @@ impl Call {
 
     /// Whether it reads what a former revision held.
     pub fn is_of_the_past(&self) -> bool {
+        self.at_revision().is_some()
+    }
+
+    /// The former revision that it is to read.
+    pub fn at_revision(&self) -> Option<u64> {
         match &self.request {
-            Request::Do(Op::Get(r)) => r.at_revision.is_some(),
-            Request::Do(Op::List(r)) => r.at_revision.is_some(),
-            Request::Do(Op::BatchGet(r)) => r.at_revision.is_some(),
-            _ => false,
+            Request::Do(Op::Get(r)) => r.at_revision,
+            Request::Do(Op::List(r)) => r.at_revision,
+            Request::Do(Op::BatchGet(r)) => r.at_revision,
+            _ => None,
         }
     }
 

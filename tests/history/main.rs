@@ -29,6 +29,7 @@ mod judge;
 mod model;
 mod mutations;
 mod mutations_lineages;
+mod mutations_losses;
 mod run;
 mod servers;
 mod soak;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
     let mut trials = vec![Trial::test("soak", || soak::soak(seconds().unwrap_or(soak::SMOKE)))];
     trials.extend(mutations::trials());
     trials.extend(mutations_lineages::trials());
+    trials.extend(mutations_losses::trials());
     for &kind in &kinds {
         for seed in SEEDS {
             let name = format!("{kind:?}::seed_{seed}");
@@ -140,8 +142,10 @@ fn keep(chronicle: &Chronicle, seed: u64) -> PathBuf {
     let mut lines: Vec<String> = chronicle.calls.iter().map(ToString::to_string).collect();
     lines.extend(chronicle.changes.iter().map(|change| format!("{change:?}")));
     for epoch in &chronicle.epochs {
-        let Epoch { lineage, base, last, initial, log, lock_log } = epoch;
-        lines.push(format!("lineage {lineage} from {base} to {last}, with {initial:?}"));
+        let Epoch { lineage, base, shared, last, initial, log, lock_log, .. } = epoch;
+        lines.push(format!(
+            "lineage {lineage} from {base} to {last}, sharing {shared:?}, with {initial:?}"
+        ));
         lines.extend(log.iter().map(|event| format!("log: {event:?}")));
         lines.extend(lock_log.iter().map(|event| format!("log of locks: {event:?}")));
     }

@@ -19,7 +19,8 @@ use crate::{
 /// A history of a run without faults, in which all calls were answered.
 static GOOD: LazyLock<History> = LazyLock::new(|| {
     let (kind, faults) = (Kind::Memory, Vec::new());
-    let plan = Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 200 };
+    let plan =
+        Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 200, is_replicated: false };
     let chronicle = RUNTIME.block_on(run::run(&plan)).remove(0);
     let course = Course::read(&chronicle).expect("a good chronicle");
     course.histories().next().expect("there is one lineage")

@@ -20,7 +20,8 @@ use crate::{
 /// One in which a namespace was deleted, replaced and lost.
 static CHANGED: LazyLock<Chronicle> = LazyLock::new(|| {
     let (kind, faults) = (Kind::Memory, vec![Fault::Delete, Fault::Import, Fault::Wipe]);
-    let plan = Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 300 };
+    let plan =
+        Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 300, is_replicated: false };
     RUNTIME.block_on(run::run(&plan)).remove(0)
 });
 

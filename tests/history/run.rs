@@ -39,6 +39,8 @@ pub struct Plan {
     pub namespaces: usize,
     /// Of each client.
     pub steps: usize,
+    /// Whether what is acknowledged is with a replica of Redis, too.
+    pub is_replicated: bool,
 }
 
 impl Plan {
@@ -60,7 +62,14 @@ impl Plan {
         if faults.contains(&Fault::Wipe) {
             faults.retain(|fault| *fault != Fault::ClockJump);
         }
-        Plan { seed, kind, faults, clients, namespaces, steps }
+        let mut is_replicated = false;
+        if kind == Kind::Sentinels {
+            // That is what it is for.
+            faults.retain(|fault| *fault != Fault::Failover);
+            faults.push(Fault::Failover);
+            is_replicated = random.random_bool(0.4);
+        }
+        Plan { seed, kind, faults, clients, namespaces, steps, is_replicated }
     }
 
     /// Its faults, with something between them.
@@ -77,14 +86,18 @@ impl fmt::Display for Plan {
             true => "no faults".to_owned(),
             false => self.fault_names(", "),
         };
-        write!(f, "seed {seed} on {kind:?}, {clients} clients, {namespaces} namespaces, {faults}")
+        let waits = if self.is_replicated { ", replicas are waited for" } else { "" };
+        write!(
+            f,
+            "seed {seed} on {kind:?}, {clients} clients, {namespaces} namespaces, {faults}{waits}"
+        )
     }
 }
 
 /// Runs it; what was seen.
 pub async fn run(plan: &Plan) -> Vec<Chronicle> {
     let moving = plan.faults.contains(&Fault::ClockJump);
-    let servers = Arc::new(Servers::start(plan.kind, moving).await);
+    let servers = Arc::new(Servers::start(plan.kind, moving, plan.is_replicated).await);
     let exported = changes::exported(&servers.servers[0].direct()).await;
     let mut scene = Scene {
         plan,
@@ -101,7 +114,8 @@ pub async fn run(plan: &Plan) -> Vec<Chronicle> {
         (0..scene.places.len()).map(|place| scene.observe(place)).collect();
     let clients = scene.clients();
     let recorders = scene.places.iter().map(|place| place.recorder.clone()).collect();
-    let stage = Stage { servers: servers.clone(), recorders, exported };
+    let witnessed = scene.places.iter().map(|place| place.witnessed.clone()).collect();
+    let stage = Stage { servers: servers.clone(), recorders, witnessed, exported };
     let faults = tokio::spawn(faults::inject(stage, plan.faults.clone(), plan.seed, is_done));
     clients.join_all().await;
     done.send_replace(true);
@@ -112,12 +126,11 @@ pub async fn run(plan: &Plan) -> Vec<Chronicle> {
         place.end.send_replace(Some(end));
         let mut seen = watching.collect().await;
         seen.end_ms = end_ms;
+        seen.is_replicated = plan.is_replicated;
         seen.is_steady = plan.faults.iter().all(|fault| fault.leaves_servers_alone());
         chronicles.push(place.recorder.finish(|chronicle| {
-            let Chronicle { epochs, end_ms, is_steady, watches, lock_watches, .. } = seen;
-            let seen =
-                Chronicle { epochs, end_ms, is_steady, watches, lock_watches, ..chronicle.clone() };
-            *chronicle = seen;
+            let Chronicle { namespace, changes, calls, .. } = std::mem::take(chronicle);
+            *chronicle = Chronicle { namespace, changes, calls, ..seen };
         }));
     }
     chronicles
@@ -144,7 +157,8 @@ impl Place {
         let ns = at(endpoint, name);
         let made = ns.ok(build::update(NamespaceSettings::default())).await;
         let lineage = ns.lineage().await;
-        let beginning = Beginning { lineage, base: made.revision, initial: Some(Vec::new()) };
+        let (base, initial) = (made.revision, Some(Vec::new()));
+        let beginning = Beginning { lineage, base, initial, shared: None };
         let witnessed = Arc::new(Witnessed::new(&beginning));
         let recorder = Arc::new(Recorder::new(name, start));
         Place { recorder, witnessed, beginning, end: watch::Sender::new(None) }
@@ -174,7 +188,7 @@ impl Watching {
 }
 
 fn sessions<W, M>(parts: Vec<Part<W, M>>) -> impl Iterator<Item = Session<W, M>> {
-    parts.into_iter().flat_map(|part| part.sessions)
+    parts.into_iter().flat_map(|part| part.sessions.into_iter().chain(part.aside))
 }
 
 impl Scene<'_> {

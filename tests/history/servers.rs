@@ -22,7 +22,7 @@ use tonic::transport::Endpoint;
 use crate::common::{
     fault_proxy::FaultProxy,
     program,
-    redis::{self, Options, Proxy, Redis},
+    redis::{self, Options, Proxy, Redis, Sentinels},
 };
 
 /// Only ends a run that would hang.
@@ -61,12 +61,23 @@ pub enum Kind {
     Sqlite,
     /// Two servers on one Redis.
     RedisPair,
+    /// Two servers on a Redis with a replica, which sentinels make the primary when that is gone.
+    Sentinels,
+}
+
+impl Kind {
+    /// Whether Redis keeps the state.
+    pub fn is_on_redis(self) -> bool {
+        matches!(self, Self::RedisPair | Self::Sentinels)
+    }
 }
 
 /// All kinds that this machine has.
 pub fn kinds() -> Vec<Kind> {
     let mut kinds = vec![Kind::Memory, Kind::Files, Kind::Sqlite];
-    kinds.extend(redis::is_installed().then_some(Kind::RedisPair));
+    if redis::is_installed() {
+        kinds.extend([Kind::RedisPair, Kind::Sentinels]);
+    }
     kinds
 }
 
@@ -79,6 +90,7 @@ pub fn has_faketime() -> bool {
 pub struct Servers {
     pub servers: Vec<Server>,
     pub redis: Option<(Mutex<Redis>, Proxy)>,
+    pub sentinels: Option<Arc<Mutex<Sentinels>>>,
     /// Goes away with all that is in it.
     _directory: TempDir,
 }
@@ -100,12 +112,12 @@ struct Running {
 }
 
 impl Servers {
-    /// Starts servers on a fresh store; with clocks that can be moved, if asked to.
-    pub async fn start(kind: Kind, movable_clocks: bool) -> Self {
+    /// Starts servers on a fresh store; with clocks that can be moved, or waiting for replicas, if asked to.
+    pub async fn start(kind: Kind, movable_clocks: bool, waiting: bool) -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
         let directory = directory.expect("a directory can be made");
         let path = directory.path().join("data").display().to_string();
-        let mut redis = None;
+        let (mut redis, mut sentinels) = (None, None);
         let urls = match kind {
             Kind::Memory => vec!["memory:".to_owned()],
             // Small enough that snapshots are made all the time.
@@ -118,13 +130,21 @@ impl Servers {
                 redis = Some((Mutex::new(server), proxy));
                 vec![url.clone(), url]
             }
+            Kind::Sentinels => {
+                let started = tokio::task::spawn_blocking(|| Sentinels::start(1)).await;
+                let started = started.expect("they start").expect("it is installed");
+                let waiting = if waiting { "&wait_replicas=1&wait_timeout=300ms" } else { "" };
+                let url = format!("{}{IMPATIENT}{waiting}", started.url());
+                sentinels = Some(Arc::new(Mutex::new(started)));
+                vec![url.clone(), url]
+            }
         };
         let mut servers = Vec::new();
         for (number, url) in urls.into_iter().enumerate() {
             let clock = movable_clocks.then(|| directory.path().join(format!("clock{number}")));
             servers.push(Server::start(url, clock).await);
         }
-        Servers { servers, redis, _directory: directory }
+        Servers { servers, redis, sentinels, _directory: directory }
     }
 
     /// Where clients find the servers: by way of their proxies.

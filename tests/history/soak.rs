@@ -60,7 +60,7 @@ struct Load {
 /// Loads a server for so long.
 pub fn soak(lasting: Duration) -> Result<(), Failed> {
     RUNTIME.block_on(async {
-        let servers = Servers::start(Kind::Files, false).await;
+        let servers = Servers::start(Kind::Files, false, false).await;
         let ns = namespace(&servers);
         // A log of two seconds and at most 2 MiB: what is younger than 30 s is held only up to twice the bytes.
         let settings = NamespaceSettings {

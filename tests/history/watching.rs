@@ -36,7 +36,7 @@ const PROGRESS_MS: u64 = 200;
 const SILENCE: Duration = Duration::from_millis(1500);
 
 /// What can be watched.
-pub trait Watched: Clone + Send + 'static {
+pub trait Watched: Clone + std::fmt::Debug + Send + 'static {
     type Message: Told;
 
     fn open(
@@ -52,7 +52,7 @@ pub trait Watched: Clone + Send + 'static {
 }
 
 /// A message of a watch.
-pub trait Told: Send + 'static {
+pub trait Told: std::fmt::Debug + Send + 'static {
     type Event: Clone;
 
     fn complete_through(&self) -> u64;
@@ -133,11 +133,12 @@ impl Observer {
         (complete + self.random.random_range(0..60)).saturating_sub(50)
     }
 
-    /// One watch, until it ends or is left; for one who takes down the whole log, with how far that has come.
+    /// One watch, until it ends or is left; for one who takes down the whole log, with how far that has come and of which
+    /// lineage: one of another is left at once.
     pub async fn session<W: Watched>(
         &mut self,
         request: W,
-        witnessed: Option<&AtomicU64>,
+        witnessed: Option<(&AtomicU64, &str)>,
     ) -> Session<W, W::Message> {
         let opened = self.recorder.now();
         let mut session = Session {
@@ -157,7 +158,7 @@ impl Observer {
         &mut self,
         request: W,
         session: &mut Session<W, W::Message>,
-        witnessed: Option<&AtomicU64>,
+        witnessed: Option<(&AtomicU64, &str)>,
     ) {
         let channel = connect(&self.endpoints, &mut self.random);
         let mut stream = match timeout(SILENCE, request.open(channel)).await {
@@ -176,10 +177,15 @@ impl Observer {
         {
             match timeout(SILENCE, stream.message()).await {
                 Ok(Ok(Some(message))) => {
-                    if let Some(witnessed) = witnessed {
-                        witnessed.fetch_max(message.complete_through(), Ordering::SeqCst);
+                    let other = |(_, lineage)| message.lineage().is_some_and(|it| it != lineage);
+                    let is_other = witnessed.is_some_and(other);
+                    if let Some((complete, _)) = witnessed.filter(|_| !is_other) {
+                        complete.fetch_max(message.complete_through(), Ordering::SeqCst);
                     }
                     session.messages.push((self.recorder.now(), message));
+                    if is_other {
+                        break;
+                    }
                 }
                 Ok(Err(status)) => {
                     session.end = Some(Failure::from(status));

@@ -330,7 +330,11 @@ impl Workload {
     /// A read of what a revision held that this client knows of.
     fn read_past(&mut self, random: &mut StdRng) -> Op {
         let oldest = self.tip.saturating_sub(30).max(self.witnessed.base()).min(self.tip);
-        let at_revision = Some(random.random_range(oldest..=self.tip));
+        let mut at_revision = Some(random.random_range(oldest..=self.tip));
+        if let Some(through) = self.witnessed.shared().filter(|_| random.random_bool(0.3)) {
+            // What may have been lost, and what was before that.
+            at_revision = Some((through + 20).saturating_sub(random.random_range(0..40)));
+        }
         match random.random_range(0..3) {
             0 => Op::Get(GetRequest { at_revision, ..build::get(self.key(random)) }),
             1 => Op::BatchGet(BatchGetRequest {

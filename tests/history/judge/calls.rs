@@ -78,8 +78,9 @@ pub fn explain_refusal(case: &Case, index: usize, call: &Call, op: &Op) -> Resul
         _ => return Err(Violation::new("a refusal has its reason", "it has not").call(call)),
     };
     let keys = keys_of(op);
-    for revision in revisions.clone() {
-        if revision < window.from || revision > window.to {
+    for revision in case.log.revisions_from(*revisions.start(), *revisions.end()) {
+        let is_lost = case.history.lost_at(revision).is_some();
+        if revision < window.from || revision > window.to || is_lost {
             let what = format!("it is of {revision}, but began at {} or later", window.from);
             return Err(Violation::new("what was seen is seen by who asks later", what).call(call));
         }
@@ -96,7 +97,7 @@ pub fn explain_refusal(case: &Case, index: usize, call: &Call, op: &Op) -> Resul
 fn refuses_at(case: &Case, call: &Call, op: &Op, (revision, window): (u64, Window)) -> bool {
     let Outcome::Refused(failure) = &call.outcome else { return false };
     let state = case.log.state_at(revision);
-    let next = case.log.revision(revision + 1).map(|it| it.time_ms);
+    let next = case.log.end_of(revision);
     let from_ms = case.log.time_of(revision).max(window.from_ms);
     let to_ms = next.unwrap_or(case.history.end_ms).min(window.to_ms);
     let mut times = vec![from_ms, to_ms];

@@ -47,7 +47,10 @@ impl Leases {
                     if let Outcome::Answered(Answer::Grant(a)) = outcome {
                         life.granted_at_ms = a.time_ms;
                         life.steps.push((a.revision, a.time_ms, a.time_ms + r.ttl_ms as i64));
-                        if a.revision == history.base {
+                        let mut borders = history.borders.iter();
+                        let is_at_border =
+                            borders.any(|it| it.through == a.revision && !it.is_whole);
+                        if a.revision == history.base || is_at_border {
                             // It may have been of the lineage before, and gone with that.
                             life.perhaps_ended.push(call.invoked);
                         }

@@ -6,7 +6,7 @@ use holdfast_proto::v1::*;
 
 use super::Violation;
 use crate::{
-    history::{History, Request},
+    history::{Border, History, Request},
     model::Entries,
 };
 
@@ -14,6 +14,8 @@ use crate::{
 pub struct Log<'a> {
     base: u64,
     pub last: u64,
+    /// What there is between revisions that follow each other although they are not neighbours.
+    borders: &'a [Border],
     revisions: BTreeMap<u64, Revision<'a>>,
     /// What each key was, by the revisions that changed it.
     versions: BTreeMap<String, Vec<(u64, Option<Entry>)>>,
@@ -43,6 +45,7 @@ impl<'a> Log<'a> {
         let mut log = Log {
             base: history.base,
             last: history.last,
+            borders: &history.borders,
             revisions: BTreeMap::new(),
             versions: BTreeMap::new(),
             clears: Vec::new(),
@@ -80,9 +83,20 @@ impl<'a> Log<'a> {
         revisions.flat_map(|(_, it)| it.events.iter().copied())
     }
 
-    /// When a revision was committed; that of the beginning is long ago.
+    /// When the state of a revision began; that of the beginning is long ago.
     pub fn time_of(&self, revision: u64) -> i64 {
-        self.revisions.get(&revision).map_or(0, |it| it.time_ms)
+        self.revisions.range(..=revision).next_back().map_or(0, |(_, it)| it.time_ms)
+    }
+
+    /// When the state of a revision ended, if it did.
+    pub fn end_of(&self, revision: u64) -> Option<i64> {
+        self.revisions.range(revision + 1..).next().map(|(_, it)| it.time_ms)
+    }
+
+    /// The revisions from one to another, both ends inside, as far as there are any.
+    pub fn revisions_from(&self, from: u64, to: u64) -> impl Iterator<Item = u64> {
+        let later = self.revisions.range(from + 1..).map(|(&revision, _)| revision);
+        std::iter::once(from).chain(later).take_while(move |revision| *revision <= to)
     }
 
     /// What there was at a revision, due entries included.
@@ -132,7 +146,7 @@ impl<'a> Log<'a> {
     }
 
     fn check_revisions(&self) -> Result<(), Violation> {
-        let mut former = (self.base, 0);
+        let mut former = (self.resumed_from(self.base), 0);
         for (&revision, it) in &self.revisions {
             if revision != former.0 + 1 {
                 let what =
@@ -145,13 +159,19 @@ impl<'a> Log<'a> {
                     format!("{revision} is of {}, the one before of {}", it.time_ms, former.1);
                 return Err(Violation::new("time never goes back", what));
             }
-            former = (revision, it.time_ms);
+            former = (self.resumed_from(revision), it.time_ms);
         }
         if former.0 != self.last {
             let what = format!("the last that was told of is {}, not {}", former.0, self.last);
             return Err(Violation::new("every revision is told", what));
         }
         Ok(())
+    }
+
+    /// Where it goes on after a revision: there, or beyond what may have been lost after it.
+    fn resumed_from(&self, revision: u64) -> u64 {
+        let borders = self.borders.iter();
+        borders.fold(revision, |at, border| if at == border.through { border.resumed } else { at })
     }
 
     /// From the state before an event to the one after.

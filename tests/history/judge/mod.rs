@@ -8,6 +8,7 @@
 mod calls;
 mod choices;
 mod leases;
+mod left;
 mod lineages;
 mod locks;
 mod log;

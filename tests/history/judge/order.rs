@@ -97,7 +97,7 @@ fn check_call(
         }
         Err(violation)
     };
-    if revision > history.last || revision < history.base {
+    if revision > history.last || revision < history.base || history.lost_at(revision).is_some() {
         return fail("an answer is of a revision that there is", format!("{revision}"));
     }
     if time_ms < known_ms && !matches!(call.request, Request::Compact(_)) {
@@ -110,8 +110,8 @@ fn check_call(
         let what = format!("it is of {revision}, but {known} was seen before it began");
         return fail("what was seen is seen by who asks later", what);
     }
-    let (from_ms, to_ms) = (log.time_of(revision), log.time_of(revision + 1));
-    if time_ms < from_ms || (revision < log.last && time_ms > to_ms) {
+    let (from_ms, to_ms) = (log.time_of(revision), log.end_of(revision).unwrap_or(i64::MAX));
+    if time_ms < from_ms || time_ms > to_ms {
         let what = format!("{time_ms} at {revision}, which lasted from {from_ms} to {to_ms}");
         return fail("state is a function of revision and time", what);
     }

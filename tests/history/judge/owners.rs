@@ -28,7 +28,21 @@ pub fn of_answered(case: &Case) -> Result<Owned, Violation> {
         }
     }
     check_messages(case, &owned)?;
+    check_kept(case, &owned)?;
     Ok(owned)
+}
+
+/// Checks that nothing is lost with the end of a lineage that was acknowledged, where it must not be.
+fn check_kept(case: &Case, owned: &Owned) -> Result<(), Violation> {
+    let Some(kept) = case.history.kept else { return Ok(()) };
+    match owned.range(kept + 1..).next() {
+        None => Ok(()),
+        Some((revision, call)) => {
+            let what = format!("{revision} is lost, for only {kept} is left");
+            let violation = Violation::new("what replicas have confirmed is kept", what);
+            Err(violation.call(&case.history.calls[*call]))
+        }
+    }
 }
 
 /// Checks that the writes of each message of a pipeline were applied in the order sent.
@@ -147,8 +161,9 @@ fn taken_by(case: &Case, index: usize, call: &Call) -> Result<Option<u64>, Viola
         }
         (Request::Update(asked), Outcome::Updated(answer)) => {
             let told = answer.namespace.as_ref();
+            let lineage = case.history.lineage_at(answer.revision);
             let is_so = told.is_some_and(|it| {
-                it.lineage == case.history.lineage && it.settings.unwrap_or_default() == *asked
+                it.lineage == lineage && it.settings.unwrap_or_default() == *asked
             });
             match is_so {
                 true => Ok(None),
@@ -157,7 +172,8 @@ fn taken_by(case: &Case, index: usize, call: &Call) -> Result<Option<u64>, Viola
         }
         (_, Outcome::Looked(answer)) => {
             let told = answer.namespace.as_ref().map(|it| (&it.lineage, it.revision));
-            match told.is_none_or(|it| it == (&case.history.lineage, answer.revision)) {
+            let lineage = case.history.lineage_at(answer.revision);
+            match told.is_none_or(|(told, at)| (told.as_str(), at) == (lineage, answer.revision)) {
                 true => Ok(None),
                 false => Err(Violation::new("a lineage stays", "another is told").call(call)),
             }

@@ -11,13 +11,14 @@ use super::{
 };
 use crate::{
     draft,
-    history::{LockWatch, Session, Watch},
+    history::{History, LockWatch, Session, Watch},
 };
 
 const PROMISE: &str = "a watch tells every matching event, in order, once";
 
 /// How far a watch has come.
-struct Course {
+struct Course<'a> {
+    history: &'a History,
     /// Up to where all has been told.
     complete: u64,
     /// The revision of the last event.
@@ -56,12 +57,13 @@ fn check_one(case: &Case, watch: &Watch) -> Result<(), Violation> {
     let Some(Body::Created(created)) = &first.body else {
         return Err(Violation::new(PROMISE, "created does not come first").told(first));
     };
-    let is_another = is_another(case, watch.request.lineage.as_deref());
-    check_start(case, watch, after, created.revision, created.reset, is_another)?;
+    let is_lost = is_lost(case, watch.request.lineage.as_deref(), after);
+    check_start(case, watch, after, created.revision, created.reset, is_lost)?;
     check_lineage(case, &created.lineage)?;
     let in_initial = asked_initial || created.reset;
     let complete = if in_initial { 0 } else { created.revision };
-    let mut course = Course { complete, newest: created.revision, in_initial };
+    let history = case.history;
+    let mut course = Course { history, complete, newest: created.revision, in_initial };
     course.advance(first.complete_through)?;
     let (mut told, mut initial) = (Vec::new(), Vec::new());
     for (at, message) in &watch.messages[1..] {
@@ -159,12 +161,13 @@ fn check_one_of_locks(case: &Case, watch: &LockWatch) -> Result<(), Violation> {
     let Some(LockBody::Created(created)) = &first.body else {
         return Err(Violation::new(PROMISE, "created does not come first").told(first));
     };
-    let is_another = is_another(case, watch.request.lineage.as_deref());
-    check_start(case, watch, after, created.revision, created.reset, is_another)?;
+    let is_lost = is_lost(case, watch.request.lineage.as_deref(), after);
+    check_start(case, watch, after, created.revision, created.reset, is_lost)?;
     check_lineage(case, &created.lineage)?;
     let in_initial = after.is_none() || created.reset;
     let complete = if in_initial { 0 } else { created.revision };
-    let mut course = Course { complete, newest: created.revision, in_initial };
+    let history = case.history;
+    let mut course = Course { history, complete, newest: created.revision, in_initial };
     course.advance(first.complete_through)?;
     let (mut told, mut from) = (Vec::new(), created.revision);
     for (_, message) in &watch.messages[1..] {
@@ -238,15 +241,15 @@ fn check_start<R, M>(
     after: Option<u64>,
     created: u64,
     reset: bool,
-    is_another: bool,
+    is_lost: bool,
 ) -> Result<(), Violation> {
     let (known, _) = case.windows.known_at(watch.opened);
     let lost =
-        is_another || after.is_some_and(|after| after > known || is_compacted(case, watch, after));
+        is_lost || after.is_some_and(|after| after > known || is_compacted(case, watch, after));
     let begins = match after {
         Some(after) if !reset => created == after,
         Some(_) if !lost => false,
-        _ => created >= known,
+        _ => created >= known && case.history.lost_at(created).is_none(),
     };
     match begins {
         true => Ok(()),
@@ -288,9 +291,11 @@ fn check_end<R, M>(
     }
 }
 
-/// Whether a watch was asked for another lineage.
-fn is_another(case: &Case, asked: Option<&str>) -> bool {
-    asked.is_some_and(|asked| asked != case.history.lineage)
+/// Whether a watch was to go on from what is not, or no longer, of this history.
+fn is_lost(case: &Case, asked: Option<&str>, after: Option<u64>) -> bool {
+    let shares = |asked: &str| case.history.shares_through(asked);
+    let is_beyond = |asked: &str| shares(asked).is_none_or(|through| after > Some(through));
+    asked.is_some_and(is_beyond) || after.is_some_and(|it| case.history.lost_at(it).is_some())
 }
 
 /// A watch may begin before there is a namespace, and is told later of which lineage that is.
@@ -307,8 +312,12 @@ fn is_compacted<R, M>(case: &Case, watch: &Session<R, M>, after: u64) -> bool {
     after < compacted_before(case, by).max(case.history.base)
 }
 
-impl Course {
+impl Course<'_> {
     fn advance(&mut self, told: u64) -> Result<(), Violation> {
+        if self.history.lost_at(told).is_some() {
+            let what = format!("it says {told}, which was lost");
+            return Err(Violation::new("a watch says truly how far it has come", what));
+        }
         if self.in_initial && told != 0 || told < self.complete {
             let what = format!("it says {told} after {}", self.complete);
             return Err(Violation::new("a watch says truly how far it has come", what));
@@ -321,6 +330,9 @@ impl Course {
         if revision < self.newest || revision <= self.complete {
             let what = format!("after {} and complete through {}", self.newest, self.complete);
             return Err(Violation::new(PROMISE, what).told(event));
+        }
+        if self.history.lost_at(revision).is_some() {
+            return Err(Violation::new(PROMISE, "it was lost").told(event));
         }
         self.newest = revision;
         Ok(())
