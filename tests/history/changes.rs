@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 use holdfast_proto::v1::*;
 
 use crate::{
-    common::{build, namespace::Namespace, redis::Sentinels, transfer::Exported},
+    common::{build, coordination, namespace::Namespace, redis::Sentinels, transfer::Exported},
     faults::{Fault, Stage},
     servers::{AWAY, PATIENCE, Servers},
 };
@@ -132,15 +132,38 @@ async fn witnessed(stage: &Stage, former: Option<&[String]>) {
     }
 }
 
-/// What is imported in place of a namespace: some of the keys that the clients use, one of them for a short while.
+/// The leases that are imported: those for keys, then those for locks; in each pair the first lasts.
+const LEASES: [u64; 4] = [1002, 1004, 1003, 1005];
+
+/// What is imported in place of a namespace: some of the keys and locks that the clients use, some of them for a short
+/// while, or as long as leases.
 pub async fn exported(endpoint: &Endpoint) -> Exported {
     let ns = at(endpoint, "exported");
+    let [lasting, brief, lasting_of_locks, brief_of_locks] = LEASES;
+    for (id, ttl_ms) in
+        [(lasting, 60_000), (brief, 1500), (lasting_of_locks, 60_000), (brief_of_locks, 2000)]
+    {
+        ns.ok(GrantRequest { lease_id: Some(id), ..coordination::grant(ttl_ms) }).await;
+    }
+    for (name, lease) in [("lb", Some(lasting_of_locks)), ("m", Some(brief_of_locks)), ("la", None)]
+    {
+        let acquire = match lease {
+            Some(id) => coordination::acquire_by(name, id),
+            None => coordination::acquire_for(name, 3000),
+        };
+        let id = "exported".to_owned();
+        let owner = Some(LockOwner { id, ..LockOwner::default() });
+        ns.hold(AcquireRequest { owner, ..acquire }).await;
+    }
     for (key, expiry) in [
         ("a", build::never()),
         ("b", build::ttl(1500)),
         ("n/0", build::never()),
         ("p/1", build::ttl(60_000)),
         ("p/1", build::keep()),
+        ("c", coordination::with_lease(lasting)),
+        ("p/2", coordination::with_lease(lasting)),
+        ("p/3", coordination::with_lease(brief)),
     ] {
         ns.ok(SetRequest { expiry, ..build::set(key, "7") }).await;
     }

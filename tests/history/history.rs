@@ -5,7 +5,7 @@ use std::{fmt, time::Instant};
 use holdfast_proto::v1::{pipeline_answer::Result as Answer, pipeline_call::Operation as Op, *};
 use parking_lot::Mutex;
 
-use crate::common::failure::Failure;
+use crate::common::{failure::Failure, transfer::Exported};
 
 /// Nanoseconds since the run began.
 pub type Moment = u64;
@@ -121,6 +121,8 @@ pub struct History {
     pub is_steady: bool,
     /// What there was at the beginning.
     pub initial: Vec<Entry>,
+    /// The leases and the locks that came with that, if it was imported.
+    pub imported: Imported,
     /// The log as a watch of all keys told it from the first revision to the last, with previous values.
     pub log: Vec<Event>,
     /// The log as a watch of all locks told it.
@@ -128,6 +130,62 @@ pub struct History {
     pub calls: Vec<Call>,
     pub watches: Vec<Watch>,
     pub lock_watches: Vec<LockWatch>,
+}
+
+/// Leases and locks that an import brings.
+#[derive(Debug, Clone, Default)]
+pub struct Imported {
+    pub leases: Vec<TransferLease>,
+    /// Their grants, as if the log had told them.
+    pub granted: Vec<LockEvent>,
+    /// The entries.
+    pub entries: Vec<Entry>,
+}
+
+impl Imported {
+    /// What was exported.
+    pub fn of(exported: &Exported) -> Self {
+        let granted = exported.locks().into_iter().map(|it| granted(it, &exported.leases()));
+        let (leases, entries) = (exported.leases(), exported.entries());
+        Imported { granted: granted.collect(), leases, entries }
+    }
+
+    /// The holds.
+    pub fn holds(&self) -> Vec<Lock> {
+        self.granted.iter().filter_map(|event| event.lock.clone()).collect()
+    }
+}
+
+/// The grant of a hold that was exported.
+fn granted(it: TransferLock, leases: &[TransferLease]) -> LockEvent {
+    use transfer_lock::Duration;
+    let (ttl_ms, lease_id) = match it.duration {
+        Some(Duration::TtlMs(ttl_ms)) => (ttl_ms, None),
+        Some(Duration::LeaseId(id)) => (0, Some(id)),
+        None => unreachable!("it has one: {it:?}"),
+    };
+    let lease = leases.iter().find(|lease| Some(lease.id) == lease_id);
+    let until = it.expires_at_ms.or(lease.map(|lease| lease.expires_at_ms));
+    let lock = Lock {
+        name: it.name.clone(),
+        token: it.token,
+        owner: it.owner,
+        value: it.value,
+        acquired_at_ms: it.acquired_at_ms,
+        ttl_ms,
+        expires_at_ms: until.expect("it has an end"),
+        lease_id,
+        waiting: 0,
+    };
+    LockEvent {
+        r#type: LockEventType::Granted.into(),
+        revision: it.token,
+        time_ms: it.acquired_at_ms,
+        name: it.name,
+        token: it.token,
+        lock: Some(lock),
+        ..LockEvent::default()
+    }
 }
 
 /// One lineage, as those took it down who watched all of it.
@@ -165,6 +223,8 @@ pub struct Chronicle {
     pub is_steady: bool,
     /// Whether what is acknowledged is also where the store goes on when a part of it is lost.
     pub is_replicated: bool,
+    /// What was imported, wherever something was.
+    pub imported: Imported,
     pub calls: Vec<Call>,
     pub watches: Vec<Watch>,
     pub lock_watches: Vec<LockWatch>,

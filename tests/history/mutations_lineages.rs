@@ -39,9 +39,69 @@ static MUTATIONS: [Falsified<Chronicle>; 11] = [
     ("a_write_to_the_former_lineage", former_write, &["a write is applied to the lineage"]),
 ];
 
-/// One for each way, and one for the good chronicle itself.
+/// One in which a namespace was replaced by imports, with leases and locks.
+static IMPORTED: LazyLock<Chronicle> = LazyLock::new(|| {
+    let (kind, faults) = (Kind::Memory, vec![Fault::Import]);
+    let plan =
+        Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 300, is_replicated: false };
+    RUNTIME.block_on(run::run(&plan)).remove(0)
+});
+
+static MUTATIONS_OF_IMPORTS: [Falsified<Chronicle>; 4] = [
+    ("an_import_that_leaves_out_a_key", left_out_key, &["an import brings"]),
+    (
+        "an_import_that_leaves_out_a_lock",
+        left_out_lock,
+        &["a hold ends", "an answer about", "the locks told", "a guarded", "who holds"],
+    ),
+    ("an_import_that_leaves_out_a_lease", left_out_lease, &["an answer is", "a lease lasts"]),
+    (
+        "an_imported_lease_that_ends_early",
+        early_lease,
+        &["nothing ends early", "an answer is", "a lease lasts", "a refusal has", "a hold that"],
+    ),
+];
+
+/// One for each way, and one for each good chronicle itself.
 pub fn trials() -> Vec<Trial> {
-    trials_of("judge::good_lineages_pass", &CHANGED, judge_all, &MUTATIONS)
+    let imports = &MUTATIONS_OF_IMPORTS;
+    let mut trials = trials_of("judge::good_lineages_pass", &CHANGED, judge_all, &MUTATIONS);
+    trials.extend(trials_of("judge::good_imports_pass", &IMPORTED, judge_all, imports));
+    trials
+}
+
+fn left_out_key(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let mut epochs = chronicle.epochs.iter_mut();
+    let found = epochs.find(|epoch| !epoch.initial.is_empty() && place.is_here());
+    found.is_some_and(|epoch| epoch.initial.pop().is_some())
+}
+
+/// A lock that was exported is not there.
+fn left_out_lock(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let lasting = |event: &LockEvent| event.name == "lb";
+    let index = chronicle.imported.granted.iter().position(lasting);
+    let index = index.filter(|_| place.is_here());
+    index.map(|index| chronicle.imported.granted.remove(index)).is_some()
+}
+
+/// A lease that was exported is not there.
+fn left_out_lease(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let has_keys = |lease: &TransferLease| {
+        chronicle.imported.entries.iter().any(|entry| entry.lease_id == Some(lease.id))
+    };
+    let index = chronicle.imported.leases.iter().position(has_keys);
+    let index = index.filter(|_| place.is_here());
+    index.map(|index| chronicle.imported.leases.remove(index)).is_some()
+}
+
+/// Leases would have lasted longer than they did.
+fn early_lease(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let here = !chronicle.imported.leases.is_empty() && place.is_here();
+    if here {
+        let leases = chronicle.imported.leases.iter_mut();
+        leases.for_each(|lease| lease.expires_at_ms += 60_000);
+    }
+    here
 }
 
 /// A lineage begins before the end of the one before.

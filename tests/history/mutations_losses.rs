@@ -37,7 +37,11 @@ static MUTATIONS: [Falsified<Chronicle>; 15] = [
     ("a_lost_event_that_is_told", lost_event, &["a watch tells"]),
     ("a_watch_that_goes_on_from_what_was_lost", resumed_beyond, &["a watch of another lineage"]),
     ("a_watch_of_what_was_lost_that_goes_on", unaware_watch, &["a watch is of one lineage"]),
-    ("a_watch_refused_that_has_lost_nothing", refused_watch, &["a watch that has lost nothing"]),
+    (
+        "a_watch_refused_that_has_lost_nothing",
+        refused_watch,
+        &["a watch that has lost nothing", "a watch ends only with a reason"],
+    ),
     ("more_said_to_be_lost_than_was", low_valid_through, &["what a store was left with"]),
     (
         "less_said_to_be_lost_than_was",

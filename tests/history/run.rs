@@ -16,7 +16,7 @@ use crate::{
     client::{Client, Member, connect},
     common::{build, namespace::Namespace},
     faults::{self, Fault, Stage},
-    history::{Chronicle, LockWatch, Recorder, Session, Watch},
+    history::{Chronicle, Imported, LockWatch, Recorder, Session, Watch},
     servers::{Kind, PATIENCE, Servers, has_faketime},
     watching::{End, Observer, Watched as _, of_all_keys, of_all_locks},
     witness::{Beginning, Part, Witness, Witnessed, epochs},
@@ -99,8 +99,10 @@ pub async fn run(plan: &Plan) -> Vec<Chronicle> {
     let moving = plan.faults.contains(&Fault::ClockJump);
     let servers = Arc::new(Servers::start(plan.kind, moving, plan.is_replicated).await);
     let exported = changes::exported(&servers.servers[0].direct()).await;
+    let imported = Imported::of(&exported);
     let mut scene = Scene {
         plan,
+        imported: imported.clone(),
         random: StdRng::seed_from_u64(plan.seed ^ 0x5eed),
         endpoints: servers.endpoints(),
         places: Vec::new(),
@@ -127,6 +129,7 @@ pub async fn run(plan: &Plan) -> Vec<Chronicle> {
         let mut seen = watching.collect().await;
         seen.end_ms = end_ms;
         seen.is_replicated = plan.is_replicated;
+        seen.imported = imported.clone();
         seen.is_steady = plan.faults.iter().all(|fault| fault.leaves_servers_alone());
         chronicles.push(place.recorder.finish(|chronicle| {
             let Chronicle { namespace, changes, calls, .. } = std::mem::take(chronicle);
@@ -139,6 +142,7 @@ pub async fn run(plan: &Plan) -> Vec<Chronicle> {
 /// What the parts of a run share.
 struct Scene<'a> {
     plan: &'a Plan,
+    imported: Imported,
     random: StdRng,
     endpoints: Vec<Endpoint>,
     places: Vec<Place>,
@@ -205,10 +209,12 @@ impl Scene<'_> {
             let members = self.places[..places].iter().map(|place| {
                 let vanishing = self.plan.faults.contains(&Fault::Vanish);
                 let witnessed = place.witnessed.clone();
+                let imports = self.plan.faults.contains(&Fault::Import);
+                let imported = if imports { self.imported.clone() } else { Imported::default() };
                 Member {
                     namespace: place.recorder.namespace().to_owned(),
                     recorder: place.recorder.clone(),
-                    workload: Workload::new(index, role, vanishing, witnessed),
+                    workload: Workload::new(index, role, vanishing, (witnessed, &imported)),
                 }
             });
             let members = members.collect();

@@ -14,7 +14,7 @@ use crate::{
         build::{self, op},
         coordination::{self, with_options},
     },
-    history::{Call, Outcome, Request},
+    history::{Call, Imported, Outcome, Request},
     witness::Witnessed,
 };
 
@@ -52,6 +52,9 @@ pub struct Workload {
     former_holds: Vec<Lock>,
     /// Leases for keys have even ids, those for locks odd ones: no lease has both.
     leases: Vec<u64>,
+    /// Those that an import brings, and the holds, which are there for all clients.
+    imported_leases: Vec<u64>,
+    imported_holds: Vec<Lock>,
 }
 
 /// One thing to do.
@@ -64,7 +67,12 @@ pub enum Step {
 }
 
 impl Workload {
-    pub fn new(client: usize, role: Role, vanishing: bool, witnessed: Arc<Witnessed>) -> Self {
+    pub fn new(
+        client: usize,
+        role: Role,
+        vanishing: bool,
+        (witnessed, imported): (Arc<Witnessed>, &Imported),
+    ) -> Self {
         let client_id = Bytes::copy_from_slice(&(client as u64 + 1).to_be_bytes());
         Workload {
             client,
@@ -79,6 +87,8 @@ impl Workload {
             holds: Vec::new(),
             former_holds: Vec::new(),
             leases: Vec::new(),
+            imported_leases: imported.leases.iter().map(|lease| lease.id).collect(),
+            imported_holds: imported.holds(),
         }
     }
 
@@ -201,9 +211,11 @@ impl Workload {
         }
     }
 
-    /// One of the leases that this client has had, for keys (0) or for locks (1).
+    /// One of the leases that this client has had, or of those that were imported, for keys (0) or for locks (1).
     fn lease_for(&self, random: &mut StdRng, parity: u64) -> Option<u64> {
-        let fitting: Vec<u64> = self.leases.iter().copied().filter(|id| id % 2 == parity).collect();
+        let is_imported = !self.imported_leases.is_empty() && random.random_bool(0.2);
+        let leases = if is_imported { &self.imported_leases } else { &self.leases };
+        let fitting: Vec<u64> = leases.iter().copied().filter(|id| id % 2 == parity).collect();
         fitting.choose(random).copied()
     }
 
@@ -366,7 +378,10 @@ impl Workload {
     }
 
     fn lock(&mut self, random: &mut StdRng) -> Op {
-        let hold = self.holds.choose(random).cloned();
+        let mut hold = self.holds.choose(random).cloned();
+        if !self.imported_holds.is_empty() && random.random_bool(0.2) {
+            hold = self.imported_holds.choose(random).cloned();
+        }
         let former = self.former_holds.choose(random).cloned();
         let name = LOCKS.choose(random).expect("there are some");
         match (random.random_range(0..16), hold, former) {
@@ -458,7 +473,11 @@ impl Workload {
         }
         let hold = self.holds.choose(random).filter(|_| random.random_bool(0.25));
         let former = self.former_holds.choose(random).filter(|_| random.random_bool(0.05));
-        if let Some(lock) = hold.or(former) {
+        let imported = match self.imported_holds.is_empty() {
+            true => None,
+            false => self.imported_holds.choose(random).filter(|_| random.random_bool(0.05)),
+        };
+        if let Some(lock) = hold.or(former).or(imported) {
             options.guards.push(Guard { lock: lock.name.clone(), token: lock.token });
         }
         Some(options)

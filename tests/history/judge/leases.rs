@@ -36,7 +36,8 @@ pub type Deadlines = BTreeMap<u64, i64>;
 impl Leases {
     /// Reads what became of leases.
     pub fn read(history: &History, log: &Log) -> Self {
-        let mut by_id: BTreeMap<u64, Life> = BTreeMap::new();
+        let imported = history.imported.leases.iter().map(|lease| (lease.id, Life::of(lease)));
+        let mut by_id: BTreeMap<u64, Life> = imported.collect();
         for call in &history.calls {
             let Request::Do(op) = &call.request else { continue };
             match (op, &call.outcome) {
@@ -93,7 +94,7 @@ impl Leases {
         let mut open = Vec::new();
         for (&id, life) in &self.by_id {
             let is_there = || state.values().any(|entry| entry.lease_id == Some(id));
-            if life.client != call.client && !is_there() {
+            if life.client != call.client && !is_named(call, id) && !is_there() {
                 continue;
             }
             let mut possible = life.possible(revision, time_ms, call.returned);
@@ -157,6 +158,17 @@ impl Leases {
 }
 
 impl Life {
+    /// That of one which was there from the beginning on.
+    fn of(lease: &TransferLease) -> Self {
+        Life {
+            client: usize::MAX,
+            ttl_ms: lease.ttl_ms,
+            granted_at_ms: lease.granted_at_ms,
+            steps: vec![(0, lease.granted_at_ms, lease.expires_at_ms)],
+            ..Life::default()
+        }
+    }
+
     /// The deadline of the last that became of it before a state; then others that it may have had.
     fn possible(&self, revision: u64, time_ms: i64, by: Moment) -> Vec<i64> {
         let before = self.steps.partition_point(|it| (it.0, it.1) < (revision, time_ms));
@@ -179,6 +191,31 @@ impl Life {
 
     fn is_perhaps_kept(&self, by: Moment) -> bool {
         self.perhaps_kept.iter().any(|began| *began < by)
+    }
+}
+
+/// Whether a call names a lease.
+fn is_named(call: &Call, id: u64) -> bool {
+    let Request::Do(op) = &call.request else { return false };
+    let is_it = |expiry: &Option<Expiry>| {
+        expiry.as_ref().and_then(|it| it.kind) == Some(expiry::Kind::LeaseId(id))
+    };
+    match op {
+        Op::GetLease(GetLeaseRequest { lease_id, .. })
+        | Op::Revoke(RevokeRequest { lease_id, .. })
+        | Op::KeepAlive(KeepAliveRequest { lease_id, .. }) => *lease_id == id,
+        Op::Set(SetRequest { expiry, .. })
+        | Op::SetTtl(SetTtlRequest { expiry, .. })
+        | Op::Increment(IncrementRequest { expiry, .. })
+        | Op::Get(GetRequest { touch: expiry, .. }) => is_it(expiry),
+        Op::BatchSet(r) => r.items.iter().any(|item| is_it(&item.expiry)),
+        Op::Transact(r) => r.then.iter().chain(&r.otherwise).any(|it| match &it.kind {
+            Some(operation::Kind::Set(r)) => is_it(&r.expiry),
+            Some(operation::Kind::SetTtl(r)) => is_it(&r.expiry),
+            Some(operation::Kind::Increment(r)) => is_it(&r.expiry),
+            _ => false,
+        }),
+        _ => false,
     }
 }
 

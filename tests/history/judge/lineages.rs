@@ -13,8 +13,8 @@ use holdfast_proto::v1::{pipeline_call::Operation as Op, watch_request::Start};
 use super::{Violation, left, order};
 use crate::{
     history::{
-        Border, Call, Change, Chronicle, Epoch, History, LockWatch, Moment, Outcome, Request,
-        Session, Watch,
+        Border, Call, Change, Chronicle, Epoch, History, Imported, LockWatch, Moment, Outcome,
+        Request, Session, Watch,
     },
     watching::Told,
 };
@@ -60,6 +60,7 @@ impl<'a> Course<'a> {
     /// Checks what is between lineages.
     pub fn read(chronicle: &'a Chronicle) -> Result<Self, Violation> {
         check_epochs(&chronicle.epochs)?;
+        check_imports(chronicle)?;
         let lines = (0..chronicle.epochs.len()).map(|number| line(&chronicle.epochs, number));
         let mut course = Course {
             chronicle,
@@ -109,6 +110,10 @@ impl<'a> Course<'a> {
             kept: next.and_then(|next| next.shared).filter(|_| *is_replicated),
             is_steady: *is_steady,
             initial: root.initial.clone(),
+            imported: match root.initial.is_empty() {
+                true => Imported::default(),
+                false => self.chronicle.imported.clone(),
+            },
             log: log.cloned().collect(),
             lock_log: lock_log.cloned().collect(),
             calls: calls.collect(),
@@ -439,6 +444,19 @@ fn check_epochs(epochs: &[Epoch]) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// Checks that what a lineage begins with is what was imported: nothing else begins with something.
+fn check_imports(chronicle: &Chronicle) -> Result<(), Violation> {
+    let begun = chronicle.epochs.iter().filter(|epoch| !epoch.initial.is_empty());
+    let mut strange = begun.filter(|epoch| epoch.initial != chronicle.imported.entries);
+    match strange.next() {
+        Some(epoch) => {
+            let promise = "an import brings what was exported";
+            Err(Violation::new(promise, "it is another").told(&epoch.initial))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The lineage that a watch is of.

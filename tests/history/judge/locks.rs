@@ -36,6 +36,7 @@ impl<'a> Holds<'a> {
     /// Reads the log of locks: one holder at a time, and each token the revision of its grant.
     pub fn read(history: &'a History, log: &Log<'a>) -> Result<Self, Violation> {
         let mut holds = Holds { by_lock: BTreeMap::new() };
+        history.imported.granted.iter().try_for_each(|event| holds.step(event))?;
         for event in log.revisions().flat_map(|(_, it)| it.locks.iter().copied()) {
             holds.step(event)?;
         }
@@ -226,6 +227,11 @@ pub fn is_passed_on(case: &Case, it: &Revision) -> bool {
 /// Checks each hold: somebody asked for it, and it did not end early.
 pub fn check(case: &Case) -> Result<(), Violation> {
     for hold in case.holds.by_lock.values().flatten() {
+        if hold.granted.revision <= case.history.base {
+            // It was imported.
+            check_end(case, hold)?;
+            continue;
+        }
         let Some((call, r)) = asked(case, hold) else {
             let what = "nobody asked for it";
             return Err(
