@@ -30,6 +30,7 @@ mod model;
 mod mutations;
 mod mutations_lineages;
 mod mutations_losses;
+mod mutations_queues;
 mod run;
 mod servers;
 mod soak;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
     trials.extend(mutations::trials());
     trials.extend(mutations_lineages::trials());
     trials.extend(mutations_losses::trials());
+    trials.extend(mutations_queues::trials());
     for &kind in &kinds {
         for seed in SEEDS {
             let name = format!("{kind:?}::seed_{seed}");

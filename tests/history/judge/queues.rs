@@ -93,8 +93,9 @@ fn left_at<'a>(case: &Case, call: &'a Call) -> Option<(&'a str, u64)> {
     let by_lease = matches!(r.duration, Some(acquire_request::Duration::LeaseId(_)));
     let left = match &a.outcome {
         Some(Acquired::Lock(_)) => case.holds.first_granted_to(r)?,
-        // What was granted in that very revision was granted while it still waited.
-        Some(Acquired::Holder(_)) => a.revision + 1,
+        // It may have been offered the lock, and have heard of it too late. If not, what was granted in that very revision
+        // was granted while it still waited.
+        Some(Acquired::Holder(_)) => case.holds.first_granted_to(r).unwrap_or(a.revision + 1),
         None => return None,
     };
     (!by_lease).then_some((r.name.as_str(), left))
