@@ -12,6 +12,7 @@ crate::cases! {
     names_may_have_all_their_characters,
     update_changes_only_what_is_set,
     update_mask_says_which_fields_to_take,
+    updates_at_once_are_answered_with_what_each_has_made,
     settings_survive_clear_and_not_delete,
     default_ttl_counts_for_entries_without_an_expiry,
     key_quota_refuses_new_keys_only,
@@ -145,6 +146,18 @@ async fn update_mask_says_which_fields_to_take(ns: Namespace) {
         ..Default::default()
     };
     assert_eq!(settings(&ns).await, expected, "named and absent is the default again");
+}
+
+async fn updates_at_once_are_answered_with_what_each_has_made(ns: Namespace) {
+    let updates = (1..=64_u64).map(|ttl| {
+        let ns = ns.clone();
+        async move {
+            let asked = NamespaceSettings { default_ttl_ms: Some(ttl), ..Default::default() };
+            let answered = ns.ok(update(asked)).await.namespace.expect("answered");
+            assert_eq!(answered.settings, Some(asked));
+        }
+    });
+    futures::future::join_all(updates).await;
 }
 
 async fn settings_survive_clear_and_not_delete(ns: Namespace) {

@@ -17,10 +17,11 @@ use super::{
     validate,
 };
 use crate::{
-    backend::{NamespaceInfo, NamespaceName},
+    backend::{BackendError, NamespaceInfo, NamespaceName},
     store::{
         Answer, Work,
         command::{Command, Reply, UpdateSettings},
+        error::StoreError,
         settings::{Setting, Settings},
     },
 };
@@ -116,12 +117,19 @@ impl Services {
             (&mut it.namespace, &mut it.options)
         });
         let answer = self.submit(&name, options?.submission(work)).await?;
-        let (_, found) = self.store.namespace_info(&name).await?;
-        Ok(UpdateNamespaceResponse {
-            revision: answer.revision.0,
-            time_ms: answer.time_ms,
-            namespace: found.map(|(info, settings)| encode(&info, &settings)),
-        })
+        let Answer { revision, time_ms, reply: Reply::Settings(settings) } = answer else {
+            return Err(Failure::internal("settings were answered by what was not asked for"));
+        };
+        // It has been done: whatever keeps the rest from being read is no refusal.
+        let found = self.store.namespace_info(&name).await.map_err(|error| match error {
+            StoreError::Backend(problem) => {
+                BackendError::OutcomeUnknown(problem.to_string()).into()
+            }
+            error => error,
+        });
+        // Others may have changed the settings since.
+        let namespace = found?.1.map(|(info, _)| encode(&info, &settings));
+        Ok(UpdateNamespaceResponse { revision: revision.0, time_ms, namespace })
     }
 
     async fn clear(

@@ -160,10 +160,11 @@ fn taken_by(case: &Case, index: usize, call: &Call) -> Result<Option<u64>, Viola
             }
         }
         (Request::Update(asked), Outcome::Updated(answer)) => {
-            let told = answer.namespace.as_ref();
             let lineage = case.history.lineage_at(answer.revision);
-            let is_so = told.is_some_and(|it| {
-                it.lineage == lineage && it.settings.unwrap_or_default() == *asked
+            // It is looked at after that, when it may have another lineage, or be gone.
+            let is_so = answer.namespace.as_ref().map_or(case.history.is_over, |it| {
+                (it.lineage == lineage || case.history.is_over)
+                    && it.settings.unwrap_or_default() == *asked
             });
             match is_so {
                 true => Ok(None),
