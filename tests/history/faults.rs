@@ -148,6 +148,10 @@ pub async fn inject(
 ) {
     let mut random = StdRng::seed_from_u64(seed);
     faults.retain(|fault| *fault != Fault::Vanish);
+    if faults.is_empty() {
+        // Nor is there anything to heal, by which connections are cut.
+        return;
+    }
     let (mut calls, mut changes) = (0, 0);
     while !*done.borrow() && !faults.is_empty() {
         calls += random.random_range(20..250);

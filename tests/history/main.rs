@@ -24,13 +24,13 @@ mod falsified;
 mod faults;
 mod history;
 mod judge;
+mod made_up;
 #[path = "../model/model.rs"]
 #[allow(dead_code, reason = "the judge uses a part of the model")]
 mod model;
 mod mutations;
 mod mutations_lineages;
 mod mutations_losses;
-mod mutations_queues;
 mod run;
 mod servers;
 mod soak;
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     trials.extend(mutations::trials());
     trials.extend(mutations_lineages::trials());
     trials.extend(mutations_losses::trials());
-    trials.extend(mutations_queues::trials());
+    trials.extend(made_up::trials());
     for &kind in &kinds {
         for seed in SEEDS {
             let name = format!("{kind:?}::seed_{seed}");

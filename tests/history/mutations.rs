@@ -418,7 +418,9 @@ fn overtaken(history: &mut History, place: &mut Place) -> bool {
             let others = calls.iter().filter(|call| {
                 let asked =
                     matches!(&call.request, Request::Do(Op::Acquire(it)) if it.name == r.name);
-                asked && call.invoked < look.returned && call.returned > look.invoked
+                // One whose fate is not known may have a place for long.
+                let may_wait = call.returned > look.invoked || !is_plain(call);
+                asked && call.invoked < look.returned && may_wait
             });
             let waiting = a.lock.as_ref().map_or(0, |lock| lock.waiting as usize);
             let first_waits = first.invoked < look.invoked && look.returned < first.returned;
@@ -436,7 +438,8 @@ fn overtaken(history: &mut History, place: &mut Place) -> bool {
         for (other, second) in calls.iter().enumerate() {
             let Some(late) = waited(second).filter(|it| it.name == early.name) else { continue };
             let looked = |look: &Call| alone(look, first) && look.returned < second.invoked;
-            let both_waited = second.invoked < first.returned
+            let both_waited = is_plain(first)
+                && second.invoked < first.returned
                 && first.returned < second.returned
                 && known_at(second.invoked) < early.token;
             if !both_waited || !calls.iter().any(looked) || !place.is_here() {
@@ -447,6 +450,11 @@ fn overtaken(history: &mut History, place: &mut Place) -> bool {
         }
     }
     false
+}
+
+/// Whether a call was sent once, and answered.
+fn is_plain(call: &Call) -> bool {
+    call.attempts == 1 && matches!(call.outcome, Outcome::Answered(_))
 }
 
 /// Exchanges what two calls got: who is said to hold, and when and how long.

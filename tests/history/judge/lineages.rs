@@ -257,9 +257,12 @@ impl<'a> Course<'a> {
     fn turn_to(&self, next: usize) -> Result<Turn, Violation> {
         let Chronicle { epochs, changes, .. } = self.chronicle;
         let (former, later) = (&epochs[next - 1], &epochs[next]);
+        // One that was opened before there was a namespace names its lineage later.
         let told = self.chronicle.watches.iter().flat_map(|watch| {
-            let first = watch.messages.first().map(|(at, _)| *at);
-            first.filter(|_| named(watch) == Some(&later.lineage))
+            let mut named =
+                watch.messages.iter().filter(|(_, message)| message.lineage().is_some());
+            let (at, message) = named.next()?;
+            (message.lineage() == Some(&later.lineage)).then_some(*at)
         });
         let after = self.known.partition_point(|(_, revision)| !later.is_begun(*revision));
         let to = self.known.get(after).map(|(at, _)| *at).into_iter().chain(told).min();
@@ -267,7 +270,8 @@ impl<'a> Course<'a> {
         let answered = self.chronicle.calls.iter().filter(|call| !call.is_of_the_past());
         let former_at = answered.filter(|call| {
             let revision = call.state().map_or(0, |(revision, _)| revision);
-            former.base < revision && revision < later.base
+            // What nobody took down may be of a lineage in between that nobody took down.
+            former.base < revision && revision <= former.last
         });
         let still = former_at.map(|call| call.invoked).max().unwrap_or(0);
         // What takes all away leaves nothing to go on from.

@@ -1,4 +1,4 @@
-//! The judge of queues judged, by histories that are made up: what is rare in those that are run.
+//! The judge judged by histories that are made up: what is rare in those that are run, and what it was once wrong about.
 
 use holdfast_proto::v1::{
     acquire_request::Duration, acquire_response::Outcome as Acquired,
@@ -7,13 +7,13 @@ use holdfast_proto::v1::{
 use libtest_mimic::{Failed, Trial};
 
 use crate::{
-    history::{Call, History, Outcome, Request},
-    judge::judge,
+    history::{Call, Change, Chronicle, Epoch, History, Outcome, Request, Watch},
+    judge::{judge, judge_all},
 };
 
 const NAME: &str = "l";
 
-/// One that is good, and the same with one call overtaken.
+/// Those that are good, and one with a call overtaken.
 pub fn trials() -> Vec<Trial> {
     let passes = || judge(&offered(true)).map_err(|violation| Failed::from(violation.to_string()));
     let caught = || match judge(&offered(false)) {
@@ -21,7 +21,11 @@ pub fn trials() -> Vec<Trial> {
         Err(violation) => Err(format!("for another reason: {violation}").into()),
         Ok(()) => Err("not caught".into()),
     };
+    let watched_before = || Ok(judge_all(&watched_before_it_was()).map_err(|it| it.to_string())?);
+    let missed = || Ok(judge_all(&with_one_missed()).map_err(|it| it.to_string())?);
     vec![
+        Trial::test("judge::a_watch_from_before_a_lineage_passes", watched_before),
+        Trial::test("judge::a_lineage_that_nobody_took_down_passes", missed),
         Trial::test("judge::a_call_that_hears_too_late_of_its_offer_passes", passes),
         Trial::test("judge::a_waiting_call_that_is_passed_over", caught),
     ]
@@ -78,6 +82,65 @@ fn offered(is_offered: bool) -> History {
         calls,
         ..History::default()
     }
+}
+
+/// Between two lineages there was no namespace, and a watch was opened, which is told later of the second. Somebody looks
+/// before that.
+fn watched_before_it_was() -> Chronicle {
+    let created = watch_response::Created { revision: 0, ..watch_response::Created::default() };
+    let first = WatchResponse {
+        body: Some(watch_response::Body::Created(created)),
+        ..WatchResponse::default()
+    };
+    let progress = watch_response::Progress::default();
+    let born = WatchResponse {
+        revision: 1000,
+        complete_through: 1000,
+        new_lineage: "second".to_owned(),
+        body: Some(watch_response::Body::Progress(progress)),
+        ..WatchResponse::default()
+    };
+    let watch = Watch {
+        request: WatchRequest::default(),
+        opened: 125,
+        closed: 300,
+        messages: vec![(126, first), (155, born)],
+        end: None,
+        starved: false,
+    };
+    Chronicle {
+        changes: vec![Change { begun: 100, done: 120, kept: None }],
+        calls: vec![look(10, 10), look(130, 0), look(200, 1000)],
+        watches: vec![watch],
+        ..two_lineages()
+    }
+}
+
+/// Between two lineages there was another, which came and went before anybody could take it down; and twice none.
+fn with_one_missed() -> Chronicle {
+    let change = |begun| Change { begun, done: begun + 20, kept: None };
+    Chronicle {
+        changes: vec![change(100), change(300)],
+        calls: vec![look(10, 10), look(130, 0), look(200, 500), look(330, 0), look(400, 1001)],
+        ..two_lineages()
+    }
+}
+
+fn two_lineages() -> Chronicle {
+    let epoch = |lineage: &str, base| Epoch {
+        lineage: lineage.to_owned(),
+        base,
+        is_known: true,
+        last: base,
+        ..Epoch::default()
+    };
+    Chronicle { epochs: vec![epoch("first", 10), epoch("second", 1000)], ..Chronicle::default() }
+}
+
+/// Somebody asks where the namespace stands.
+fn look(invoked: u64, revision: u64) -> Call {
+    let answer = GetNamespaceResponse { revision, time_ms: 1, namespace: None };
+    call(0, (invoked, invoked + 5), Request::Look, Outcome::Looked(answer))
 }
 
 fn lock(owner: &str, token: u64, time_ms: i64, ttl_ms: u64) -> Lock {
