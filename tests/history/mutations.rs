@@ -424,7 +424,9 @@ fn overtaken(history: &mut History, place: &mut Place) -> bool {
             });
             let waiting = a.lock.as_ref().map_or(0, |lock| lock.waiting as usize);
             let first_waits = first.invoked < look.invoked && look.returned < first.returned;
-            first_waits && waiting > 0 && others.count() == waiting
+            let is_its =
+                matches!(&first.request, Request::Do(Op::Acquire(it)) if it.name == r.name);
+            first_waits && is_its && waiting > 0 && others.count() == waiting
         }
         _ => false,
     };
