@@ -23,7 +23,9 @@ pub fn trials() -> Vec<Trial> {
     };
     let watched_before = || Ok(judge_all(&watched_before_it_was()).map_err(|it| it.to_string())?);
     let missed = || Ok(judge_all(&with_one_missed()).map_err(|it| it.to_string())?);
+    let shared = || Ok(judge_all(&with_a_shared_revision()).map_err(|it| it.to_string())?);
     vec![
+        Trial::test("judge::a_revision_that_two_lineages_share_passes", shared),
         Trial::test("judge::a_watch_from_before_a_lineage_passes", watched_before),
         Trial::test("judge::a_lineage_that_nobody_took_down_passes", missed),
         Trial::test("judge::a_call_that_hears_too_late_of_its_offer_passes", passes),
@@ -124,6 +126,18 @@ fn with_one_missed() -> Chronicle {
         calls: vec![look(10, 10), look(130, 0), look(200, 500), look(330, 0), look(400, 1001)],
         ..two_lineages()
     }
+}
+
+/// A lineage begins with the revision that the one before ended with, and is seen before anything changes.
+fn with_a_shared_revision() -> Chronicle {
+    let mut chronicle = two_lineages();
+    let lock = lock("holder", 11, 1, 50);
+    chronicle.epochs[0].lock_log = vec![granted(&lock)];
+    (chronicle.epochs[0].last, chronicle.epochs[1].base, chronicle.epochs[1].last) = (11, 11, 11);
+    chronicle.changes = vec![Change { begun: 100, done: 120, kept: None }];
+    let held = acquired(11, 1, Acquired::Lock(lock));
+    chronicle.calls = vec![call(0, (20, 30), acquire("holder", 50, 0), held), look(200, 11)];
+    chronicle
 }
 
 fn two_lineages() -> Chronicle {

@@ -271,7 +271,7 @@ impl<'a> Course<'a> {
         let former_at = answered.filter(|call| {
             let revision = call.state().map_or(0, |(revision, _)| revision);
             // What nobody took down may be of a lineage in between that nobody took down.
-            former.base < revision && revision <= former.last
+            former.base < revision && revision < later.base && revision <= former.last
         });
         let still = former_at.map(|call| call.invoked).max().unwrap_or(0);
         // What takes all away leaves nothing to go on from.
