@@ -24,7 +24,9 @@ pub fn trials() -> Vec<Trial> {
     let watched_before = || Ok(judge_all(&watched_before_it_was()).map_err(|it| it.to_string())?);
     let missed = || Ok(judge_all(&with_one_missed()).map_err(|it| it.to_string())?);
     let shared = || Ok(judge_all(&with_a_shared_revision()).map_err(|it| it.to_string())?);
+    let renewed = || Ok(judge(&perhaps_renewed()).map_err(|it| it.to_string())?);
     vec![
+        Trial::test("judge::an_offer_that_was_perhaps_taken_ends_with_its_lease", renewed),
         Trial::test("judge::a_revision_that_two_lineages_share_passes", shared),
         Trial::test("judge::a_watch_from_before_a_lineage_passes", watched_before),
         Trial::test("judge::a_lineage_that_nobody_took_down_passes", missed),
@@ -82,6 +84,52 @@ fn offered(is_offered: bool) -> History {
         is_steady: true,
         lock_log,
         calls,
+        ..History::default()
+    }
+}
+
+/// A lock was offered for two seconds, and taken by a renewal that nobody answered: so it ended before, with its lease.
+fn perhaps_renewed() -> History {
+    let lease = Lease {
+        lease_id: 3,
+        ttl_ms: 600,
+        granted_at_ms: 100,
+        expires_at_ms: 700,
+        keys: 0,
+        locks: 0,
+    };
+    let lock = Lock { ttl_ms: 0, lease_id: Some(3), ..lock("holder", 2, 200, 2000) };
+    let grants = Request::Do(Op::Grant(GrantRequest {
+        lease_id: Some(3),
+        ttl_ms: 600,
+        ..GrantRequest::default()
+    }));
+    let granted_lease = Outcome::Answered(Answer::Grant(GrantResponse {
+        revision: 1,
+        time_ms: 100,
+        lease: Some(lease),
+    }));
+    let mut asks = acquire("holder", 0, 100);
+    if let Request::Do(Op::Acquire(r)) = &mut asks {
+        r.duration = Some(Duration::LeaseId(3));
+    }
+    let renews = Request::Do(Op::Renew(RenewRequest {
+        name: NAME.to_owned(),
+        token: 2,
+        ..RenewRequest::default()
+    }));
+    let unanswered = Outcome::Unknown { why: "no answer".to_owned() };
+    History {
+        base: 1,
+        last: 3,
+        end_ms: 800,
+        lineage: "a lineage".to_owned(),
+        lock_log: vec![granted(&lock), ended(3, 2, 705)],
+        calls: vec![
+            call(0, (0, 5), grants, granted_lease),
+            call(0, (10, 30), asks, acquired(2, 200, Acquired::Lock(lock))),
+            call(0, (40, 50), renews, unanswered),
+        ],
         ..History::default()
     }
 }

@@ -461,7 +461,12 @@ fn check_end(case: &Case, hold: &Hold) -> Result<(), Violation> {
     let shown = hold.shown.iter().filter(|it| it.0 < end.revision && it.1 <= end.time_ms);
     let until = match hold.lock.lease_id {
         None => shown.map(|it| it.2).max(),
-        Some(_) => shown.map(|it| it.2).min(),
+        Some(id) => {
+            // Whether the offer was taken is not known where the answer to that was lost.
+            let by_lease = || case.leases.deadlines(id, end.revision, end.time_ms, u64::MAX);
+            let taken = hold.perhaps_renewed.then(by_lease).into_iter().flatten();
+            shown.map(|it| it.2).chain(taken).min()
+        }
     };
     match until.is_some_and(|until| until > end.time_ms) {
         true => {
