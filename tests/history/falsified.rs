@@ -4,7 +4,14 @@ use std::sync::LazyLock;
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::judge::Violation;
+use crate::{
+    common::RUNTIME,
+    faults::Fault,
+    history::Chronicle,
+    judge::Violation,
+    run::{self, Plan},
+    servers::Kind,
+};
 
 /// A way of falsifying what was seen; `false` where this has nothing to falsify.
 pub type Mutation<T> = fn(&mut T, &mut Place) -> bool;
@@ -28,6 +35,13 @@ impl Place {
         self.skip = self.skip.wrapping_sub(1);
         self.skip == usize::MAX
     }
+}
+
+/// What was seen in a run that is to be falsified.
+pub fn recorded(kind: Kind, faults: Vec<Fault>, steps: usize) -> Chronicle {
+    let plan =
+        Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps, is_replicated: false };
+    RUNTIME.block_on(run::run(&plan)).remove(0)
 }
 
 /// One for each way of falsifying what is good, and one for that itself.

@@ -165,19 +165,18 @@ pub async fn inject(
             sleep(Duration::from_millis(1)).await;
         }
         let fault = *faults.choose(&mut random).expect("there are some");
-        match fault.is_change() {
-            true => {
-                changes::begin_another(&stage, fault, &mut random).await;
-                changes += 1;
-                if changes == MOST_CHANGES {
-                    faults.retain(|it| !it.is_change());
-                }
-                if fault == Fault::Failover {
-                    // It takes seconds, in which little else is seen.
-                    faults.retain(|it| *it != fault);
-                }
+        if fault.is_change() {
+            changes::begin_another(&stage, fault, &mut random).await;
+            changes += 1;
+            if changes == MOST_CHANGES {
+                faults.retain(|it| !it.is_change());
             }
-            false => one(&stage.servers, fault, &mut random).await,
+            if fault == Fault::Failover {
+                // It takes seconds, in which little else is seen.
+                faults.retain(|it| *it != fault);
+            }
+        } else {
+            one(&stage.servers, fault, &mut random).await;
         }
         calls = calls.max(stage.calls());
     }

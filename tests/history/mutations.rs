@@ -8,20 +8,15 @@ use libtest_mimic::Trial;
 use std::sync::LazyLock;
 
 use crate::{
-    common::RUNTIME,
-    falsified::{Falsified, Place, trials_of},
+    falsified::{Falsified, Place, recorded, trials_of},
     history::{Call, History, Outcome, Request, Watch},
     judge::{Course, judge, observed, selects},
-    run::{self, Plan},
     servers::Kind,
 };
 
 /// A history of a run without faults, in which all calls were answered.
 static GOOD: LazyLock<History> = LazyLock::new(|| {
-    let (kind, faults) = (Kind::Memory, Vec::new());
-    let plan =
-        Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 200, is_replicated: false };
-    let chronicle = RUNTIME.block_on(run::run(&plan)).remove(0);
+    let chronicle = recorded(Kind::Memory, Vec::new(), 200);
     let course = Course::read(&chronicle).expect("a good chronicle");
     course.histories().next().expect("there is one lineage")
 });

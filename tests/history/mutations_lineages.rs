@@ -8,22 +8,16 @@ use holdfast_proto::v1::{
 use libtest_mimic::Trial;
 
 use crate::{
-    common::RUNTIME,
-    falsified::{Falsified, Place, trials_of},
+    falsified::{Falsified, Place, recorded, trials_of},
     faults::Fault,
     history::{Call, Chronicle, Epoch, Outcome, Request, Watch},
     judge::judge_all,
-    run::{self, Plan},
     servers::Kind,
 };
 
 /// One in which a namespace was deleted, replaced and lost.
-static CHANGED: LazyLock<Chronicle> = LazyLock::new(|| {
-    let (kind, faults) = (Kind::Memory, vec![Fault::Delete, Fault::Import, Fault::Wipe]);
-    let plan =
-        Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 300, is_replicated: false };
-    RUNTIME.block_on(run::run(&plan)).remove(0)
-});
+static CHANGED: LazyLock<Chronicle> =
+    LazyLock::new(|| recorded(Kind::Memory, vec![Fault::Delete, Fault::Import, Fault::Wipe], 300));
 
 static MUTATIONS: [Falsified<Chronicle>; 11] = [
     ("a_revision_that_comes_again", repeated_base, &["no revision comes twice"]),
@@ -40,12 +34,8 @@ static MUTATIONS: [Falsified<Chronicle>; 11] = [
 ];
 
 /// One in which a namespace was replaced by imports, with leases and locks.
-static IMPORTED: LazyLock<Chronicle> = LazyLock::new(|| {
-    let (kind, faults) = (Kind::Memory, vec![Fault::Import]);
-    let plan =
-        Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 300, is_replicated: false };
-    RUNTIME.block_on(run::run(&plan)).remove(0)
-});
+static IMPORTED: LazyLock<Chronicle> =
+    LazyLock::new(|| recorded(Kind::Memory, vec![Fault::Import], 300));
 
 static MUTATIONS_OF_IMPORTS: [Falsified<Chronicle>; 4] = [
     ("an_import_that_leaves_out_a_key", left_out_key, &["an import brings"]),

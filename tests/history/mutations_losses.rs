@@ -10,22 +10,17 @@ use holdfast_proto::v1::{
 use libtest_mimic::Trial;
 
 use crate::{
-    common::{RUNTIME, redis},
-    falsified::{Falsified, Place, trials_of},
+    common::redis,
+    falsified::{Falsified, Place, recorded, trials_of},
     faults::Fault,
     history::{Call, Chronicle, Epoch, Outcome, Request, Watch},
     judge::judge_all,
-    run::{self, Plan},
     servers::Kind,
 };
 
 /// One in which Redis came back with former copies.
-static LOST: LazyLock<Chronicle> = LazyLock::new(|| {
-    let (kind, faults) = (Kind::RedisPair, vec![Fault::Rewind]);
-    let plan =
-        Plan { seed: 5, kind, faults, clients: 6, namespaces: 1, steps: 300, is_replicated: false };
-    RUNTIME.block_on(run::run(&plan)).remove(0)
-});
+static LOST: LazyLock<Chronicle> =
+    LazyLock::new(|| recorded(Kind::RedisPair, vec![Fault::Rewind], 300));
 
 static MUTATIONS: [Falsified<Chronicle>; 15] = [
     ("a_lost_revision_given_again", repeated_revision, &["what was seen is", "a lineage stays"]),
@@ -120,13 +115,17 @@ fn answer(chronicle: &mut Chronicle, index: usize) -> &mut GetResponse {
     }
 }
 
-/// A revision that was given and lost is that of another answer.
-fn repeated_revision(chronicle: &mut Chronicle, place: &mut Place) -> bool {
-    let found = losses(chronicle).into_iter().find_map(|loss| {
+/// A read that was answered when what followed a loss was known, and the first revision that was lost.
+fn read_and_lost(chronicle: &Chronicle, place: &mut Place) -> Option<(usize, u64)> {
+    losses(chronicle).into_iter().find_map(|loss| {
         let read = *reads(chronicle, &loss).first()?;
         place.is_here().then_some((read, loss.through + 1))
-    });
-    let Some((read, revision)) = found else { return false };
+    })
+}
+
+/// A revision that was given and lost is that of another answer.
+fn repeated_revision(chronicle: &mut Chronicle, place: &mut Place) -> bool {
+    let Some((read, revision)) = read_and_lost(chronicle, place) else { return false };
     answer(chronicle, read).revision = revision;
     true
 }
@@ -187,11 +186,7 @@ fn found_write(chronicle: &mut Chronicle, place: &mut Place) -> bool {
 
 /// A read of a former revision finds what was lost, though another lineage is known.
 fn lost_read(chronicle: &mut Chronicle, place: &mut Place) -> bool {
-    let found = losses(chronicle).into_iter().find_map(|loss| {
-        let read = *reads(chronicle, &loss).first()?;
-        place.is_here().then_some((read, loss.through + 1))
-    });
-    let Some((index, lost)) = found else { return false };
+    let Some((index, lost)) = read_and_lost(chronicle, place) else { return false };
     answer(chronicle, index).revision = lost;
     if let Request::Do(Op::Get(r)) = &mut chronicle.calls[index].request {
         r.at_revision = Some(lost);
