@@ -321,7 +321,22 @@ fn uncaused_loss(chronicle: &mut Chronicle, place: &mut Place) -> bool {
 /// What was acknowledged and lost had been confirmed by replicas.
 fn unconfirmed_write(chronicle: &mut Chronicle, place: &mut Place) -> bool {
     let here = !losses(chronicle).is_empty() && place.is_here();
-    chronicle.is_replicated |= here;
+    if here {
+        chronicle.is_replicated = true;
+        let borders: Vec<u64> = chronicle.epochs.iter().filter_map(|epoch| epoch.shared).collect();
+        let at_border = |call: &Call| call.state().is_some_and(|(at, _)| borders.contains(&at));
+        // It is about writes: of what takes no revision, and may have been lost at a border, nothing is known.
+        for call in chronicle.calls.iter_mut().filter(|call| at_border(call)) {
+            let takes_none = match (&call.request, &call.outcome) {
+                (Request::Do(Op::KeepAlive(_) | Op::Renew(_)) | Request::Update(_), _) => true,
+                (_, Outcome::Answered(Answer::Revoke(a))) => a.keys == 0 && a.locks == 0,
+                _ => false,
+            };
+            if takes_none {
+                call.outcome = Outcome::Unknown { why: "it is left out".to_owned() };
+            }
+        }
+    }
     here
 }
 
