@@ -1,15 +1,13 @@
 //! Now and sleep, as values that are passed in.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+mod system;
+
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+
+pub use self::system::{BootTime, SystemClock, boot_id};
 
 /// A clock that an embedded backend takes its time from.
 #[async_trait]
@@ -25,42 +23,11 @@ pub trait Clock: Send + Sync + 'static {
         let left_ms = at_ms.saturating_sub(self.now_ms()).max(0);
         self.sleep(Duration::from_millis(left_ms as u64)).await;
     }
-}
 
-/// The machine's clock, which is set forward with it but never back: it then goes on from where it was, so that
-/// deadlines still come.
-#[derive(Debug)]
-pub struct SystemClock {
-    start: Instant,
-    /// What the wall clock was ahead of the time since `start`, at the most, in nanoseconds.
-    ahead_ns: AtomicI64,
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
-        let start = Instant::now();
-        Self { start, ahead_ns: AtomicI64::new(0) }
-    }
-}
-
-#[async_trait]
-impl Clock for SystemClock {
-    fn now_ms(&self) -> i64 {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-        // A machine set before 1970 is taken to stand at 1970.
-        let wall_ns = since_epoch.map_or(0, |elapsed| elapsed.as_nanos() as i64);
-        // Asked after the wall clock: a pause in between must not make that seem further ahead.
-        let running_ns = self.start.elapsed().as_nanos() as i64;
-        let ahead_ns = wall_ns - running_ns;
-        let most_ns = self.ahead_ns.fetch_max(ahead_ns, Ordering::Relaxed).max(ahead_ns);
-        (running_ns + most_ns) / 1_000_000
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that sleeps")]
-        tokio::time::sleep(duration).await;
+    /// What has to be kept of it so that a clock of the next process is not behind; none where a restart does not set
+    /// it back.
+    fn boot_time(&self) -> Option<&BootTime> {
+        None
     }
 }
 

@@ -118,11 +118,6 @@ impl Fault {
         let count = random.random_range(1..=3);
         let mut chosen: Vec<Self> = all.choose_multiple(random, count).copied().collect();
         chosen.dedup();
-        if chosen.contains(&Self::Kill) {
-            // A server that comes back knows the time of what it has kept, not that of what was read since: where the clock
-            // was set back meanwhile, time may go back as far as that.
-            chosen.retain(|fault| *fault != Self::ClockJump);
-        }
         chosen
     }
 }

@@ -9,6 +9,7 @@ use super::super::{
     Change, ChangeKind, Entry, GroupStamp, Groups, Key, Lineage, NamespaceName, Position, Revision,
     Staging, Write, is_logged,
 };
+use super::kept_clock::ClockFile;
 
 /// A commit, with all that has to be known to apply it once more.
 #[derive(Clone, Debug)]
@@ -277,6 +278,9 @@ pub trait Journal: Send {
 
     /// What an acknowledged write survives, in words.
     fn durability(&self) -> &'static str;
+
+    /// The file beside it that tells how far the clock has come; none where nothing can be beside it.
+    fn clock_file(&self) -> Option<ClockFile>;
 
     /// What makes of a record the bytes that `append` gets with it. May make none, where `append` goes by the record.
     fn encoder(&self) -> Encoder;

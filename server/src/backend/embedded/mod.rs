@@ -7,6 +7,7 @@ mod commit;
 pub mod files;
 mod image;
 pub mod journal;
+pub mod kept_clock;
 mod load;
 mod order;
 mod snapshot;
@@ -20,6 +21,7 @@ use std::{ops::Bound, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use self::load::Loaded;
 use self::{
@@ -71,6 +73,8 @@ pub struct Embedded {
     scheme: &'static str,
     durability: &'static str,
     writable: watch::Sender<bool>,
+    /// Keeps how far the clock has come.
+    _kept_clock: Option<AbortOnDropHandle<()>>,
 }
 
 impl Embedded {
@@ -86,6 +90,7 @@ impl Embedded {
             scheme: "memory",
             durability: "nothing: state is gone when the server stops",
             writable: watch::Sender::new(true),
+            _kept_clock: None,
         }
     }
 
@@ -100,8 +105,10 @@ impl Embedded {
         intervals: Intervals,
     ) -> Result<Self, LoadError> {
         let (scheme, durability) = (journal.scheme(), journal.durability());
+        let clock_file = journal.clock_file();
         let mut loaded = Loaded::default();
         journal.load(&mut loaded)?;
+        let kept_clock = clock_file.and_then(|file| kept_clock::keep(&clock, file));
         let floor_ms = loaded.latest_ms();
         let copy = loaded.renew_copy(clock.now_ms().max(floor_ms));
         let cells: Arc<Cells> = Arc::new(loaded.into_cells());
@@ -116,7 +123,18 @@ impl Embedded {
             Writer::start(journal, cells.clone(), clock.clone(), intervals, writable.clone());
         let (capacity, used) = (Capacity::default(), Mutex::default());
         let writer = Some(writer);
-        Ok(Self { clock, capacity, used, cells, floor_ms, writer, scheme, durability, writable })
+        Ok(Self {
+            clock,
+            capacity,
+            used,
+            cells,
+            floor_ms,
+            writer,
+            scheme,
+            durability,
+            writable,
+            _kept_clock: kept_clock,
+        })
     }
 
     fn cell(&self, namespace: &NamespaceName) -> Option<Arc<Cell>> {

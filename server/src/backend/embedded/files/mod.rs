@@ -42,7 +42,7 @@ use self::{
     current::{Condition, Current},
     line::Header,
     load::{Found, io_error},
-    names::{Kind, LOCK, Name, PROBE},
+    names::{CLOCK, Kind, LOCK, Name, PROBE},
     snapshot::{Backups, Snapshot},
 };
 pub use self::{
@@ -51,7 +51,10 @@ pub use self::{
     repair::{RepairError, repair},
     verify::{Report, verify},
 };
-use super::journal::{AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter};
+use super::{
+    journal::{AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter},
+    kept_clock::ClockFile,
+};
 
 /// At least so much room is asked for after a disk was full.
 const PROBE_BYTES: usize = 64 << 10;
@@ -276,6 +279,10 @@ impl Journal for Files {
             }
             Sync::Never => "the end of the process, but perhaps no power failure",
         }
+    }
+
+    fn clock_file(&self) -> Option<ClockFile> {
+        Some(ClockFile { layer: self.layer.clone(), path: self.options.directory.join(CLOCK) })
     }
 
     fn encoder(&self) -> Encoder {

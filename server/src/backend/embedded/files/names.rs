@@ -22,6 +22,8 @@ pub struct Name {
 
 /// Locked by who has the directory.
 pub const LOCK: &str = "LOCK";
+/// How far the clock has come.
+pub const CLOCK: &str = "clock";
 /// Written to see whether there is room, and removed at once.
 pub const PROBE: &str = "probe.tmp";
 

@@ -23,6 +23,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process,
+    sync::Arc,
 };
 
 use rusqlite::Connection;
@@ -39,6 +40,7 @@ pub use self::{
 use super::{
     files::{Disk, FileLayer as _},
     journal::{Action, AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter},
+    kept_clock::ClockFile,
 };
 use crate::backend::{Groups, NamespaceName, Position};
 
@@ -222,6 +224,11 @@ impl Journal for Sqlite {
             }
             Sync::Never => "the end of the process, but perhaps no power failure",
         }
+    }
+
+    fn clock_file(&self) -> Option<ClockFile> {
+        let layer = Arc::new(Disk { permissions: self.options.permissions });
+        Some(ClockFile { layer, path: beside(&self.options.file, ".clock") })
     }
 
     fn encoder(&self) -> Encoder {

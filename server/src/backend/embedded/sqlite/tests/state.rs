@@ -21,6 +21,7 @@ use crate::{
         embedded::{
             Embedded, Intervals,
             journal::{AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter},
+            kept_clock::ClockFile,
         },
     },
     clock::ManualClock,
@@ -227,6 +228,10 @@ impl Journal for Forgetful {
 
     fn durability(&self) -> &'static str {
         self.journal.durability()
+    }
+
+    fn clock_file(&self) -> Option<ClockFile> {
+        self.journal.clock_file()
     }
 
     fn encoder(&self) -> Encoder {
