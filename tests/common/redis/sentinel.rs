@@ -8,6 +8,10 @@ use super::{Options, Redis, until};
 
 /// The name by which the sentinels know the primary.
 const NAME: &str = "main";
+/// How long a server may be silent, in milliseconds: a machine that tests is busy at times, and no reason to fail over.
+const PATIENCE_MS: u64 = 30_000;
+/// How long once the primary is known to be gone.
+const HURRY_MS: u64 = 500;
 
 /// Redis servers, of which the sentinels make another one the primary when that is gone.
 pub struct Sentinels {
@@ -80,11 +84,20 @@ impl Sentinels {
     pub fn fail_over(&mut self) -> usize {
         let former = self.primary();
         self.servers[former].kill();
+        self.take_for_dead_after(HURRY_MS);
         until("there is another primary", || {
             let now = self.primary();
             (now != former && self.servers[now].info("role") == "master").then_some(())
         });
+        self.take_for_dead_after(PATIENCE_MS);
         former
+    }
+
+    fn take_for_dead_after(&self, silent_ms: u64) {
+        let silent_ms = silent_ms.to_string();
+        for sentinel in &self.sentinels {
+            sentinel.run::<()>(&["SENTINEL", "SET", NAME, "down-after-milliseconds", &silent_ms]);
+        }
     }
 
     /// Starts one that was killed, as a replica of the primary, with nothing of what it had.
@@ -119,7 +132,7 @@ fn sentinel(port: &str) -> Option<(Redis, TempDir)> {
     let file = directory.path().join("sentinel.conf");
     let settings = format!(
         "sentinel monitor {NAME} 127.0.0.1 {port} 2\n\
-         sentinel down-after-milliseconds {NAME} 500\n\
+         sentinel down-after-milliseconds {NAME} {PATIENCE_MS}\n\
          sentinel failover-timeout {NAME} 3000\n"
     );
     fs::write(&file, settings).expect("a file can be written");
