@@ -25,7 +25,9 @@ pub fn trials() -> Vec<Trial> {
     let missed = || Ok(judge_all(&with_one_missed()).map_err(|it| it.to_string())?);
     let shared = || Ok(judge_all(&with_a_shared_revision()).map_err(|it| it.to_string())?);
     let renewed = || Ok(judge(&perhaps_renewed()).map_err(|it| it.to_string())?);
+    let kept = || Ok(judge_all(&with_a_lease_that_was_kept()).map_err(|it| it.to_string())?);
     vec![
+        Trial::test("judge::a_lease_of_a_lineage_that_began_and_was_cut_passes", kept),
         Trial::test("judge::an_offer_that_was_perhaps_taken_ends_with_its_lease", renewed),
         Trial::test("judge::a_revision_that_two_lineages_share_passes", shared),
         Trial::test("judge::a_watch_from_before_a_lineage_passes", watched_before),
@@ -88,27 +90,61 @@ fn offered(is_offered: bool) -> History {
     }
 }
 
+/// A lease was granted while one lineage ended, at the revision with which the next began. A key was set with it, and then
+/// another lineage went on from there.
+fn with_a_lease_that_was_kept() -> Chronicle {
+    let set = Entry {
+        key: "k".to_owned(),
+        version: 1,
+        create_revision: 1001,
+        mod_revision: 1001,
+        created_at_ms: 1,
+        updated_at_ms: 1,
+        lease_id: Some(3),
+        ..Entry::default()
+    };
+    let event = Event {
+        r#type: EventType::Set.into(),
+        revision: 1001,
+        time_ms: 1,
+        key: set.key.clone(),
+        entry: Some(Entry { value: Some(b"v".to_vec().into()), ..set.clone() }),
+        ..Event::default()
+    };
+    let asks = Request::Do(Op::Set(SetRequest {
+        key: set.key.clone(),
+        value: b"v".to_vec().into(),
+        expiry: Some(Expiry { kind: Some(expiry::Kind::LeaseId(3)) }),
+        ..SetRequest::default()
+    }));
+    let answer =
+        SetResponse { revision: 1001, time_ms: 1, entry: Some(set), created: true, previous: None };
+    let (grants, granted_lease) = grant(1000, 1);
+    let mut chronicle = two_lineages();
+    let third = Epoch {
+        lineage: "third".to_owned(),
+        base: 2000,
+        last: 2000,
+        ..chronicle.epochs[1].clone()
+    };
+    (chronicle.epochs[1].last, chronicle.epochs[1].log) = (1001, vec![event]);
+    chronicle.epochs.push(Epoch { shared: Some(1001), ..third });
+    chronicle.changes = vec![
+        Change { begun: 100, done: 120, kept: None },
+        Change { begun: 200, done: 250, kept: Some(201) },
+    ];
+    chronicle.calls = vec![
+        call(0, (90, 135), grants, granted_lease),
+        call(0, (140, 155), asks, Outcome::Answered(Answer::Set(answer))),
+        look(300, 2000),
+    ];
+    chronicle
+}
+
 /// A lock was offered for two seconds, and taken by a renewal that nobody answered: so it ended before, with its lease.
 fn perhaps_renewed() -> History {
-    let lease = Lease {
-        lease_id: 3,
-        ttl_ms: 600,
-        granted_at_ms: 100,
-        expires_at_ms: 700,
-        keys: 0,
-        locks: 0,
-    };
     let lock = Lock { ttl_ms: 0, lease_id: Some(3), ..lock("holder", 2, 200, 2000) };
-    let grants = Request::Do(Op::Grant(GrantRequest {
-        lease_id: Some(3),
-        ttl_ms: 600,
-        ..GrantRequest::default()
-    }));
-    let granted_lease = Outcome::Answered(Answer::Grant(GrantResponse {
-        revision: 1,
-        time_ms: 100,
-        lease: Some(lease),
-    }));
+    let (grants, granted_lease) = grant(1, 100);
     let mut asks = acquire("holder", 0, 100);
     if let Request::Do(Op::Acquire(r)) = &mut asks {
         r.duration = Some(Duration::LeaseId(3));
@@ -203,6 +239,21 @@ fn two_lineages() -> Chronicle {
 fn look(invoked: u64, revision: u64) -> Call {
     let answer = GetNamespaceResponse { revision, time_ms: 1, namespace: None };
     call(0, (invoked, invoked + 5), Request::Look, Outcome::Looked(answer))
+}
+
+/// The lease 3 is granted for 600 ms.
+fn grant(revision: u64, time_ms: i64) -> (Request, Outcome) {
+    let lease = Lease {
+        lease_id: 3,
+        ttl_ms: 600,
+        granted_at_ms: time_ms,
+        expires_at_ms: time_ms + 600,
+        keys: 0,
+        locks: 0,
+    };
+    let grants = GrantRequest { lease_id: Some(3), ttl_ms: 600, ..GrantRequest::default() };
+    let answer = GrantResponse { revision, time_ms, lease: Some(lease) };
+    (Request::Do(Op::Grant(grants)), Outcome::Answered(Answer::Grant(answer)))
 }
 
 fn lock(owner: &str, token: u64, time_ms: i64, ttl_ms: u64) -> Lock {

@@ -147,12 +147,12 @@ impl<'a> Course<'a> {
     /// A call as one lineage may have seen it; nothing if it certainly did not, or nothing of it could be judged.
     fn as_of(&self, number: usize, call: &Call) -> Option<Call> {
         let of = self.of_call(call);
-        if of == Of::One(number) || self.is_border_grant(number, call) {
+        let is_of = |part| of == Of::One(part) || self.is_border_grant(part, call);
+        if is_of(number) {
             return Some(call.clone());
         }
         let line = &self.lines[number];
-        let part = line.iter().find(|(part, _)| of == Of::One(*part));
-        if let Some((_, upto)) = part {
+        if let Some((_, upto)) = line.iter().find(|(part, _)| is_of(*part)) {
             return left::as_left(call, *upto, self.chronicle.is_replicated);
         }
         let from = self.turns.iter().filter(|turn| turn.to <= call.invoked).count();
