@@ -66,6 +66,8 @@ pub struct Stats {
     pub expired: u64,
     /// Watches open now.
     pub watches: u64,
+    /// Tasks there are now in the server: for each connection, each stream that lasts, and what it does by itself.
+    pub tasks: u64,
 }
 
 impl ServerInfo {
@@ -103,6 +105,7 @@ impl Stats {
             commits: stats.commits,
             expired: stats.expired,
             watches: stats.watches,
+            tasks: stats.tasks,
         }
     }
 }

@@ -32,7 +32,7 @@ pub const SMOKE: Duration = Duration::from_secs(6);
 /// How much more memory there may be after the load than after its first third: a part of that, and so many KiB.
 const MORE_MEMORY: (f64, u64) = (0.25, 24 << 10);
 
-/// How many more descriptors and threads there may be once the clients have gone: some connections of files come and go.
+/// How many more descriptors, threads and tasks there may be once the clients have gone: some connections of files come and go.
 const MORE_HANDLES: usize = 8;
 
 const WRITERS: usize = 6;
@@ -46,6 +46,7 @@ struct Use {
     memory_kib: u64,
     descriptors: usize,
     threads: usize,
+    tasks: u64,
     watches: u64,
     keys: u64,
     log_bytes: u64,
@@ -98,6 +99,7 @@ fn check(idle: &Use, warm: &Use, loaded: &Use, after: &Use) -> Result<(), Failed
         ("memory after it, in KiB", after.memory_kib, most_kib),
         ("descriptors", after.descriptors as u64, (idle.descriptors + MORE_HANDLES) as u64),
         ("threads", after.threads as u64, (warm.threads.max(idle.threads) + MORE_HANDLES) as u64),
+        ("tasks", after.tasks, idle.tasks + MORE_HANDLES as u64),
         ("open watches", after.watches, 0),
         ("keys", loaded.keys, KEYS as u64 * 3),
         ("bytes of the log", loaded.log_bytes, 3 << 20),
@@ -115,7 +117,9 @@ async fn settled(servers: &Servers, ns: &Namespace, idle: &Use) -> Use {
     let start = Instant::now();
     loop {
         let now = Use::of(servers, ns).await;
-        let is_settled = now.watches == 0 && now.descriptors <= idle.descriptors + MORE_HANDLES;
+        let is_settled = now.watches == 0
+            && now.descriptors <= idle.descriptors + MORE_HANDLES
+            && now.tasks <= idle.tasks + MORE_HANDLES as u64;
         if is_settled || start.elapsed() > PATIENCE {
             return now;
         }
@@ -230,6 +234,7 @@ impl Use {
             memory_kib: number("VmRSS:"),
             descriptors,
             threads: number("Threads:") as usize,
+            tasks: stats.tasks,
             watches: stats.watches,
             keys: stats.keys,
             log_bytes: stats.log_bytes,
@@ -239,11 +244,11 @@ impl Use {
 
 impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Use { memory_kib, descriptors, threads, watches, keys, log_bytes } = self;
+        let Use { memory_kib, descriptors, threads, tasks, watches, keys, log_bytes } = self;
         write!(
             f,
-            "{memory_kib} KiB, {descriptors} descriptors, {threads} threads, {watches} watches, {keys} keys, {log_bytes} \
-             bytes of the log"
+            "{memory_kib} KiB, {descriptors} descriptors, {threads} threads, {tasks} tasks, {watches} watches, {keys} keys, \
+             {log_bytes} bytes of the log"
         )
     }
 }

@@ -9,6 +9,7 @@ use holdfast_proto::v1::{
     GetServerInfoResponse, GetStatsRequest, GetStatsResponse, ImportRequest, ImportResponse,
     TransferPart, admin_service_server::AdminService, get_server_info_response,
 };
+use tokio::runtime::Handle;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -99,6 +100,7 @@ impl Services {
             commits: stats.commits,
             expired: stats.expired,
             watches: stats.watches,
+            tasks: Handle::current().metrics().num_alive_tasks() as u64,
         })
     }
 
