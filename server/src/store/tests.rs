@@ -15,7 +15,7 @@ use tokio::sync::watch as value;
 
 use super::{
     Answer, Kinds, Store, StoreOptions, Submission, WatchItem, WatchQuery, WatchStart, Work,
-    command::{Command, Condition, Expiry, Reply, Set},
+    command::{Command, Condition, DeleteRange, Expiry, Reply, Set},
     error::StoreError,
     selector::Selector,
 };
@@ -92,6 +92,22 @@ async fn a_clear_takes_no_entry_whose_deadline_has_passed() {
             let expired = ChangeKind::Removed(Removal::Ttl);
             assert_eq!((count, kinds), (1, vec![expired, ChangeKind::Clear]), "{ttl_ms}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_delete_of_a_range_says_that_more_is_left_only_where_it_is() {
+    for ttl_ms in 1..30 {
+        let store = store(Arc::new(Ticking(AtomicI64::new(0))));
+        let name = NamespaceName::new("n");
+        submit(&store, &name, set("a", Expiry::Never)).await;
+        let written = submit(&store, &name, set("b", Expiry::Ttl(ttl_ms))).await;
+        let deadline_ms = written.time_ms + ttl_ms as i64;
+        let delete = DeleteRange { selector: Selector::all(), limit: 1 };
+        let work = Work::Command(Command::DeleteRange(delete));
+        let Answer { reply, time_ms, .. } = submit(&store, &name, work).await;
+        let Reply::DeleteRange(deleted) = reply else { panic!("{reply:?}") };
+        assert_eq!((deleted.deleted, deleted.more), (1, time_ms < deadline_ms), "{ttl_ms}");
     }
 }
 

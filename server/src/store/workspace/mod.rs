@@ -327,10 +327,10 @@ impl<'a> Workspace<'a> {
             let Some(entry) = self.peek(&key).filter(&admit) else {
                 continue;
             };
+            self.rely_on(&entry);
             if entries.len() == limit {
                 return (entries, true);
             }
-            self.rely_on(&entry);
             entries.push(entry);
         }
         (entries, !complete)
