@@ -32,6 +32,7 @@ crate::cases! {
     ten_thousand_keys_end_in_one_revision_and_hold_up_nobody,
     more_keys_than_a_lease_may_have_are_refused,
     a_detached_key_outlives_the_lease,
+    what_is_attached_is_told_as_of_one_state,
 }
 
 /// The most keys of a lease.
@@ -428,5 +429,24 @@ async fn a_detached_key_outlives_the_lease(ns: Namespace) {
     assert_eq!(watcher.events(1).await[0].key, "b");
     if !detached.created {
         assert_eq!(ns.value("a").await.as_deref(), Some("2"));
+    }
+}
+
+async fn what_is_attached_is_told_as_of_one_state(ns: Namespace) {
+    let lease = ns.lease(60_000).await;
+    let changing = async {
+        for _ in 0..200 {
+            ns.attach("k", lease).await;
+            ns.ok(delete("k")).await;
+        }
+    };
+    let looking = async {
+        loop {
+            attached(&ns, lease).await;
+        }
+    };
+    tokio::select! {
+        () = changing => {}
+        () = looking => {}
     }
 }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     backend::NamespaceName,
     store::{
-        LeaseView, Store,
+        Attached, LeaseView, Store,
         command::{Command, EntryView, Grant, KeepAlive, LeaseReply, Revoke, RevokeReply},
     },
 };
@@ -75,21 +75,24 @@ impl GetLease {
         store: &Store,
         name: &NamespaceName,
     ) -> Result<GetLeaseResponse, Failure> {
-        let (state, found) = store.lease(name, self.id).await?;
-        let mut response = GetLeaseResponse {
+        let (state, found) = match self.attached {
+            true => store.lease_with_attached(name, self.id, MESSAGE_BYTES).await?,
+            false => {
+                let (state, found) = store.lease(name, self.id).await?;
+                (state, found.map(|lease| (lease, Attached::default())))
+            }
+        };
+        let (lease, attached) = found.unzip();
+        let Attached { keys, locks, more } = attached.unwrap_or_default();
+        let keys = keys.iter().map(|key| entry::text(key.as_bytes()).into_owned()).collect();
+        Ok(GetLeaseResponse {
             revision: state.revision.0,
             time_ms: state.time_ms,
-            lease: found.map(|found| encode(&found)),
-            ..GetLeaseResponse::default()
-        };
-        if self.attached && response.lease.is_some() {
-            let attached = store.lease_attached(name, self.id, MESSAGE_BYTES).await?;
-            let keys = attached.keys.iter();
-            response.keys = keys.map(|key| entry::text(key.as_bytes()).into_owned()).collect();
-            response.locks = attached.locks;
-            response.more = attached.more;
-        }
-        Ok(response)
+            lease: lease.as_ref().map(encode),
+            keys,
+            locks,
+            more,
+        })
     }
 }
 

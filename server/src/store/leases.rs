@@ -106,17 +106,52 @@ impl Store {
         namespace: &NamespaceName,
         lease: u64,
     ) -> Result<(ReadState, Option<LeaseView>), StoreError> {
+        let (state, found) = self.find_lease(namespace, lease).await?;
+        Ok((state, found.map(|(view, _)| view)))
+    }
+
+    /// A lease, if there is one, with what is attached to it: names of about `limit_bytes`.
+    pub async fn lease_with_attached(
+        &self,
+        namespace: &NamespaceName,
+        lease: u64,
+        limit_bytes: usize,
+    ) -> Result<(ReadState, Option<(LeaseView, Attached)>), StoreError> {
+        loop {
+            let (state, found) = self.find_lease(namespace, lease).await?;
+            let Some((view, changed)) = found else {
+                return Ok((state, None));
+            };
+            let attached = self.attached(namespace, lease, limit_bytes).await?;
+            // What is attached or detached changes the lease in the same commit.
+            let (_, again) = self.find_lease(namespace, lease).await?;
+            let is_same = |(it, at): &(LeaseView, Revision)| {
+                (*at, it.keys, it.locks) == (changed, view.keys, view.locks)
+            };
+            if again.as_ref().is_some_and(is_same) {
+                return Ok((state, Some((view, attached))));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A lease, if there is one, and the revision by which something was last attached or detached, or a later one.
+    async fn find_lease(
+        &self,
+        namespace: &NamespaceName,
+        lease: u64,
+    ) -> Result<(ReadState, Option<(LeaseView, Revision)>), StoreError> {
         let key = keys::lease(lease);
         let answer = self.backend.read(namespace, &[key], None).await?;
         let tip = answer.tip;
         let found = answer.entries.into_iter().flatten().next();
-        let found = found.filter(|entry| !entry.deadline.is_due(tip.time_ms));
-        let view = found.and_then(|entry| LeaseView::of(entry.key(), &entry, tip.cleared));
-        Ok((ReadState { revision: tip.revision, time_ms: tip.time_ms }, view))
+        let found = found.filter(|entry| !entry.deadline.is_due(tip.time_ms)).and_then(|entry| {
+            Some((LeaseView::of(entry.key(), &entry, tip.cleared)?, entry.mod_revision))
+        });
+        Ok((ReadState { revision: tip.revision, time_ms: tip.time_ms }, found))
     }
 
-    /// What is attached to a lease: names of about `limit_bytes`.
-    pub async fn lease_attached(
+    async fn attached(
         &self,
         namespace: &NamespaceName,
         lease: u64,
