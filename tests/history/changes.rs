@@ -140,13 +140,17 @@ const LEASES: [u64; 4] = [1002, 1004, 1003, 1005];
 pub async fn exported(endpoint: &Endpoint) -> Exported {
     let ns = at(endpoint, "exported");
     let [lasting, brief, lasting_of_locks, brief_of_locks] = LEASES;
-    for (id, ttl_ms) in
-        [(lasting, 60_000), (brief, 1500), (lasting_of_locks, 60_000), (brief_of_locks, 2000)]
-    {
+    // Each just before it is used: a machine that is busy takes its time.
+    let grant = async |id, ttl_ms| {
         ns.ok(GrantRequest { lease_id: Some(id), ..coordination::grant(ttl_ms) }).await;
-    }
+    };
+    grant(lasting, 60_000).await;
+    grant(lasting_of_locks, 60_000).await;
     for (name, lease) in [("lb", Some(lasting_of_locks)), ("m", Some(brief_of_locks)), ("la", None)]
     {
+        if lease == Some(brief_of_locks) {
+            grant(brief_of_locks, 2000).await;
+        }
         let acquire = match lease {
             Some(id) => coordination::acquire_by(name, id),
             None => coordination::acquire_for(name, 3000),
@@ -165,6 +169,9 @@ pub async fn exported(endpoint: &Endpoint) -> Exported {
         ("p/2", coordination::with_lease(lasting)),
         ("p/3", coordination::with_lease(brief)),
     ] {
+        if key == "p/3" {
+            grant(brief, 1500).await;
+        }
         ns.ok(SetRequest { expiry, ..build::set(key, "7") }).await;
     }
     ns.export().await
