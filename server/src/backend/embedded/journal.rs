@@ -167,7 +167,7 @@ pub struct Version {
 /// First come the namespaces of a snapshot, each with its versions in order; then records. The image of a namespace
 /// is made anew by *putting* its versions one after the other: a logged one is added to those of its key, an unlogged
 /// one replaces the newest of its key. A [`ChangeKind::Clear`] removes all user keys and notes.
-pub trait Restore {
+pub trait Restore: Send {
     /// What follows is a copy of former state, put back: histories are to begin anew, so that nobody takes what comes for
     /// the continuation of what was lost.
     fn is_copy(&mut self);

@@ -5,6 +5,7 @@
 mod cells;
 mod commit;
 pub mod files;
+mod hand_over;
 mod image;
 pub mod journal;
 pub mod kept_clock;

@@ -16,7 +16,10 @@ use super::{
 };
 use crate::backend::{
     Key, Revision,
-    embedded::journal::{LoadError, NamespaceState, Record, Restore, Version},
+    embedded::{
+        hand_over::{HandOver, beside},
+        journal::{LoadError, NamespaceState, Record, Restore, Version},
+    },
 };
 
 const JOURNAL_ADVICE: &str = "put back a copy of the directory; or give up what was committed from there on by \
@@ -241,27 +244,35 @@ impl<'a> Files<'a> {
         if header.copy {
             restore.is_copy();
         }
-        let mut decoder = Decoder::default();
+        let path = lines.path.clone();
         let mut ended = false;
-        while lines.next()? {
-            let before = lines.number - 1;
-            let line = lines.check().and_then(|()| decoder.snapshot(lines.content()));
-            let taken = line.and_then(|line| match line {
+        let read = |over: &mut HandOver<_>| {
+            let mut decoder = Decoder::default();
+            while lines.next()? {
+                let line = lines.check().and_then(|()| decoder.snapshot(lines.content()));
+                let line = line.map_err(|why| lines.damaged(why, SNAPSHOT_ADVICE))?;
+                over.hand((lines.number, line), lines.end - lines.start);
+            }
+            Ok(lines)
+        };
+        let put = |(number, line)| {
+            let taken = match line {
                 _ if ended => Err("it comes after the last line".into()),
                 SnapshotLine::Namespace(state) => restore.begin(state),
                 SnapshotLine::Version(version) => restore.put(version),
                 SnapshotLine::Dropped(key) => restore.drop_key(&key),
                 SnapshotLine::NamespaceEnd(compacted) => restore.end(compacted),
-                SnapshotLine::End(lines) if lines == before => {
+                SnapshotLine::End(lines) if lines == number - 1 => {
                     ended = true;
                     Ok(())
                 }
                 SnapshotLine::End(lines) => {
                     Err(format!("it says that {lines} lines are before it"))
                 }
-            });
-            taken.map_err(|why| damaged(&lines.path, lines.number, why, SNAPSHOT_ADVICE))?;
-        }
+            };
+            taken.map_err(|why| damaged(&path, number, why, SNAPSHOT_ADVICE))
+        };
+        let lines = beside(read, put)?;
         if ended { Ok(header) } else { Err(short(&lines)) }
     }
 
@@ -315,7 +326,8 @@ impl<'a> Files<'a> {
         may_have_records: &dyn Fn(&Header) -> Result<(), LoadError>,
         restore: &mut dyn Restore,
     ) -> Result<Journal, LoadError> {
-        let mut lines = Lines::open(self.layer, self.path(Kind::Journal, number))?;
+        let path = self.path(Kind::Journal, number);
+        let mut lines = Lines::open(self.layer, path.clone())?;
         let mut journal = Journal::default();
         lines.next()?;
         if let Err(why) = lines.check() {
@@ -326,32 +338,40 @@ impl<'a> Files<'a> {
             };
         }
         journal.header = lines.header("journal", number, JOURNAL_ADVICE)?;
-        let mut decoder = Decoder::default();
-        while lines.next()? {
-            if lines.check().is_err() {
-                journal.length = lines.start;
-                journal.torn = match lines.remains()? {
-                    Remains::Nothing => None,
-                    Remains::Torn(bytes) => {
-                        let (line, length) = (lines.number, lines.start);
-                        Some(Torn { number, line, length, bytes })
-                    }
-                    Remains::Damage(line, why) => {
-                        return Err(lines.damaged_at(line, why, JOURNAL_ADVICE));
-                    }
-                };
-                return Ok(journal);
+        let read = |over: &mut HandOver<_>| {
+            let mut decoder = Decoder::default();
+            while lines.next()? {
+                if lines.check().is_err() {
+                    journal.length = lines.start;
+                    journal.torn = torn(number, &mut lines)?;
+                    return Ok(journal);
+                }
+                if journal.records == 0 {
+                    may_have_records(&journal.header)?;
+                }
+                let record = decoder.journal(lines.content());
+                let record = record.map_err(|why| lines.damaged(why, JOURNAL_ADVICE))?;
+                over.hand((lines.number, record), lines.end - lines.start);
+                journal.records += 1;
             }
-            if journal.records == 0 {
-                may_have_records(&journal.header)?;
-            }
-            let record = decoder.journal(lines.content());
-            let applied = record.and_then(|record| restore.apply(record));
-            applied.map_err(|why| lines.damaged(why, JOURNAL_ADVICE))?;
-            journal.records += 1;
+            journal.length = lines.end;
+            Ok(journal)
+        };
+        let put = |(line, record)| {
+            restore.apply(record).map_err(|why| damaged(&path, line, why, JOURNAL_ADVICE))
+        };
+        beside(read, put)
+    }
+}
+
+/// What a journal ends with that is not a sound line.
+fn torn(number: u64, lines: &mut Lines) -> Result<Option<Torn>, LoadError> {
+    match lines.remains()? {
+        Remains::Nothing => Ok(None),
+        Remains::Torn(bytes) => {
+            Ok(Some(Torn { number, line: lines.number, length: lines.start, bytes }))
         }
-        journal.length = lines.end;
-        Ok(journal)
+        Remains::Damage(line, why) => Err(lines.damaged_at(line, why, JOURNAL_ADVICE)),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, path::Path};
 
-use rusqlite::{Connection, Row};
+use rusqlite::Connection;
 
 use super::{
     columns::{self, DROPPED, Number, checksum, lineage, revision},
@@ -13,8 +13,11 @@ use super::{
     tables::{Known, Namespaces},
 };
 use crate::backend::{
-    ChangeKind, Entry, GroupStamp, Key, NamespaceName, Position,
-    embedded::journal::{LoadError, NamespaceState, Place, Restore, Version, is_staged},
+    ChangeKind, Entry, GroupStamp, Key, NamespaceName, Position, Revision,
+    embedded::{
+        hand_over::{HandOver, beside},
+        journal::{LoadError, NamespaceState, Place, Restore, Version, is_staged},
+    },
 };
 
 /// A problem with a table, before the file is known.
@@ -27,6 +30,20 @@ impl From<rusqlite::Error> for Problem {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
     }
+}
+
+/// What the tables have, with the row of which it is.
+struct Item {
+    table: &'static str,
+    row: i64,
+    what: What,
+}
+
+enum What {
+    Namespace(NamespaceState),
+    Version(Version),
+    Dropped(Key),
+    NamespaceEnd(Revision),
 }
 
 /// Hands all that is in the tables to `restore`; answers the namespaces.
@@ -81,23 +98,32 @@ fn load_all(connection: &Connection, restore: &mut dyn Restore) -> Result<Namesp
     namespaces.retain(|name, _| !is_staged(name));
     let mut by_id: Vec<_> = namespaces.values().collect();
     by_id.sort_by_key(|namespace| namespace.id);
-    for namespace in by_id {
-        let wrong = |problem| {
-            let name = namespace.state.name.as_str();
-            Problem::Wrong("namespaces", format!("{name}: {problem}"))
+    let read = |over: &mut HandOver<Item>| {
+        for namespace in by_id {
+            let item = |what| Item { table: "namespaces", row: namespace.id, what };
+            over.hand(item(What::Namespace(namespace.state.clone())), 0);
+            load_changes(connection, namespace, over)?;
+            load_entries(connection, namespace, over)?;
+            over.hand(item(What::NamespaceEnd(namespace.compacted)), 0);
+        }
+        Ok(())
+    };
+    beside(read, |Item { table, row, what }| {
+        let taken = match what {
+            What::Namespace(state) => restore.begin(state),
+            What::Version(version) => restore.put(version),
+            What::Dropped(key) => restore.drop_key(&key),
+            What::NamespaceEnd(compacted) => restore.end(compacted),
         };
-        restore.begin(namespace.state.clone()).map_err(wrong)?;
-        load_changes(connection, namespace, restore)?;
-        load_entries(connection, namespace, restore)?;
-        restore.end(namespace.compacted).map_err(wrong)?;
-    }
+        taken.map_err(|problem| wrong(table, row, problem))
+    })?;
     Ok(namespaces)
 }
 
 fn load_changes(
     connection: &Connection,
     namespace: &Known,
-    restore: &mut dyn Restore,
+    over: &mut HandOver<Item>,
 ) -> Result<(), Problem> {
     let dropped = dropped_keys(connection, namespace)?;
     // Those of them that are there just now.
@@ -109,42 +135,44 @@ fn load_changes(
     )?;
     let mut rows = statement.query([namespace.id])?;
     while let Some(row) = rows.next()? {
-        let wrong = |problem| wrong("changes", row, problem);
+        let id = row.get(0)?;
         let (key, kind) = (columns::key(row, 3)?, row.get::<_, String>(4)?);
         let stamp = GroupStamp { revision: revision(row, 1)?, time_ms: row.get(2)? };
         let entry = columns::entry(row, 6, stamp)?;
-        columns::check(row, 13, checksum(&key, stamp, &kind, entry.as_ref())).map_err(wrong)?;
+        columns::check(row, 13, checksum(&key, stamp, &kind, entry.as_ref()))
+            .map_err(|problem| wrong("changes", id, problem))?;
+        let item = |what| Item { table: "changes", row: id, what };
         if kind == DROPPED {
             if there.remove(&key) {
-                restore.drop_key(&key).map_err(wrong)?;
+                over.hand(item(What::Dropped(key)), 0);
             }
             continue;
         }
-        let version = version(row, (key, stamp), &kind, entry, namespace)?;
+        let version = version(row.get(5)?, (key, stamp), &kind, entry, namespace)
+            .map_err(|problem| wrong("changes", id, problem))?;
         if version.kind == ChangeKind::Clear {
             there.retain(|key| key.is_internal() && !key.is_note());
         } else if dropped.contains(&version.key) {
             there.insert(version.key.clone());
         }
-        restore.put(version).map_err(wrong)?;
+        let bytes = size(&version);
+        over.hand(item(What::Version(version)), bytes);
     }
     Ok(())
 }
 
 fn version(
-    row: &Row<'_>,
+    is_logged: bool,
     (key, stamp): (Key, GroupStamp),
     kind: &str,
     entry: Option<Entry>,
     namespace: &Known,
-) -> Result<Version, Problem> {
-    let known = columns::kind(kind);
-    let kind = known.ok_or_else(|| wrong("changes", row, format!("there is no kind `{kind}`")))?;
+) -> Result<Version, String> {
+    let kind = columns::kind(kind).ok_or_else(|| format!("there is no kind `{kind}`"))?;
     if entry.is_some() != matches!(kind, ChangeKind::Set | ChangeKind::TtlChanged) {
-        let problem = "an entry stands there after a removal, or none after a write";
-        return Err(wrong("changes", row, problem.into()));
+        return Err("an entry stands there after a removal, or none after a write".into());
     }
-    let place = if row.get(5)? { Place::Logged } else { Place::Unlogged };
+    let place = if is_logged { Place::Logged } else { Place::Unlogged };
     // The row before may have been swept where this one could have been.
     let has_former = place == Place::Logged && stamp.revision > namespace.swept;
     let same_value = kind == ChangeKind::TtlChanged && has_former;
@@ -193,7 +221,7 @@ fn dropped_keys(connection: &Connection, namespace: &Known) -> Result<HashSet<Ke
 fn load_entries(
     connection: &Connection,
     namespace: &Known,
-    restore: &mut dyn Restore,
+    over: &mut HandOver<Item>,
 ) -> Result<(), Problem> {
     let mut statement = connection.prepare(
         "SELECT id, mod_revision, updated_at_ms, key, kind, \
@@ -202,7 +230,8 @@ fn load_entries(
     )?;
     let mut rows = statement.query((namespace.id, columns::signed(namespace.swept.0)))?;
     while let Some(row) = rows.next()? {
-        let wrong = |problem| wrong("entries", row, problem);
+        let id = row.get(0)?;
+        let wrong = |problem| wrong("entries", id, problem);
         let stamp = GroupStamp { revision: revision(row, 1)?, time_ms: row.get(2)? };
         let (key, kind) = (columns::key(row, 3)?, row.get::<_, String>(4)?);
         let entry = columns::entry(row, 5, stamp)?;
@@ -212,12 +241,16 @@ fn load_entries(
         let kind = kind.ok_or_else(|| wrong("no entry is left by a change of its kind".into()))?;
         let place = Place::Unlogged;
         let version = Version { key, stamp, kind, entry, place, same_value: false };
-        restore.put(version).map_err(wrong)?;
+        let bytes = size(&version);
+        over.hand(Item { table: "entries", row: id, what: What::Version(version) }, bytes);
     }
     Ok(())
 }
 
-fn wrong(table: &'static str, row: &Row<'_>, problem: String) -> Problem {
-    let id = row.get::<_, i64>(0).unwrap_or_default();
-    Problem::Wrong(table, format!("row {id}: {problem}"))
+fn size(version: &Version) -> u64 {
+    version.entry.as_ref().map_or(0, |entry| entry.value.len() as u64)
+}
+
+fn wrong(table: &'static str, row: i64, problem: String) -> Problem {
+    Problem::Wrong(table, format!("row {row}: {problem}"))
 }
