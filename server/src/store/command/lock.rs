@@ -13,7 +13,7 @@ use crate::{
     store::{
         error::Refusal,
         keys,
-        record::{Hold, HoldDuration, LossCause, Owner},
+        record::{Hold, HoldDuration, LossCause, Owner, Past},
         workspace::{Seen, Workspace},
     },
 };
@@ -173,14 +173,18 @@ impl Acquire {
         if let HoldDuration::Lease(lease) = self.duration {
             workspace.lease(lease)?;
         }
-        let lock = match workspace.hold(&self.lock) {
-            None => workspace.grant_lock(&self.lock, self.hold()),
-            Some((lock, hold)) if hold.acquire_id.as_bytes() == &self.acquire_id => {
-                self.take(lock, hold, workspace)
+        let (lock, duration) = match workspace.hold_or_past(&self.lock) {
+            Err(before) => {
+                let hold = Hold { before, ..self.hold() };
+                (workspace.grant_lock(&self.lock, hold), self.duration)
             }
-            Some((lock, _)) => return self.wait(lock, workspace),
+            Ok((lock, hold)) if hold.acquire_id.as_bytes() == &self.acquire_id => {
+                let duration = hold.duration;
+                (self.take(lock, hold, workspace), duration)
+            }
+            Ok((lock, hold)) => return self.wait(lock, hold.duration, workspace),
         };
-        Ok(AcquireReply::Granted(workspace.lock_reply(&self.lock, lock)))
+        Ok(AcquireReply::Granted(workspace.lock_reply(&self.lock, lock, duration)))
     }
 
     /// The hold that it has already, unchanged; but one that was only offered to it as the first of the queue is
@@ -214,6 +218,7 @@ impl Acquire {
     fn wait(
         &self,
         lock: Seen,
+        duration: HoldDuration,
         workspace: &mut Workspace,
     ) -> Result<AcquireReply<Seen>, Refusal<Seen>> {
         match &self.wait {
@@ -229,7 +234,7 @@ impl Acquire {
                 workspace.leave_queue(&self.lock, &self.acquire_id, Some(*call));
             }
         }
-        Ok(AcquireReply::Held(workspace.lock_reply(&self.lock, lock)))
+        Ok(AcquireReply::Held(workspace.lock_reply(&self.lock, lock, duration)))
     }
 
     fn hold(&self) -> Hold {
@@ -240,7 +245,7 @@ impl Acquire {
             duration: self.duration,
             call: self.call(),
             is_offered: false,
-            before: Vec::new(),
+            before: Past::default(),
         }
     }
 
@@ -267,8 +272,9 @@ impl Renew {
         if let (HoldDuration::Ttl(ttl_ms), Some(new)) = (&mut hold.duration, self.ttl_ms) {
             *ttl_ms = new;
         }
+        let duration = hold.duration;
         let lock = workspace.renew_hold(&self.lock, &lock, hold);
-        Ok(workspace.lock_reply(&self.lock, lock))
+        Ok(workspace.lock_reply(&self.lock, lock, duration))
     }
 }
 
@@ -326,8 +332,9 @@ impl UpdateLock {
     pub(super) fn run(&self, workspace: &mut Workspace) -> Result<LockReply<Seen>, Refusal<Seen>> {
         let (lock, mut hold) = workspace.hold_of(&self.lock, self.token)?;
         hold.value = self.value.clone();
+        let duration = hold.duration;
         let lock = workspace.change_hold(&self.lock, &lock, hold);
-        Ok(workspace.lock_reply(&self.lock, lock))
+        Ok(workspace.lock_reply(&self.lock, lock, duration))
     }
 }
 

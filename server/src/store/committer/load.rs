@@ -12,7 +12,7 @@ use crate::{
         keys::{self, Kind},
         namespace::Namespace,
         record::{self, Hold, HoldDuration, LeaseRecord, LockRecord, Queue, request::RecordName},
-        workspace::{Attached, MAX_REVISION_KEYS, Places, RangeView, Related},
+        workspace::{Attached, MAX_REVISION_KEYS, Places, RangeView, Related, may_be_offered},
     },
 };
 
@@ -274,7 +274,8 @@ impl Loaded {
         let entries = self.entries.iter().flatten().chain(in_ranges);
         let referred = entries.clone().filter_map(|entry| entry.deadline.reference().cloned());
         // One that was only offered yet is to be held by a lease that its deadline does not tell.
-        let locks = entries.filter(|entry| keys::kind(entry.key()) == Some(Kind::Lock));
+        let locks = entries
+            .filter(|entry| keys::kind(entry.key()) == Some(Kind::Lock) && may_be_offered(entry));
         referred.chain(locks.filter_map(lease_of_lock)).collect()
     }
 

@@ -325,8 +325,8 @@ fn event(change: &Change) -> Option<LockEvent> {
                 event.kind = LockEventKind::ValueChanged;
             }
         }
-        LockRecord::Free(ended) => {
-            let ended = ended.into_iter().next()?;
+        LockRecord::Free(past) => {
+            let ended = past.ended().into_iter().next()?;
             event.token = Revision(ended.token);
             event.kind = match ended.cause {
                 LossCause::Expired | LossCause::LeaseExpired => LockEventKind::Expired,

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Ended, Hold, HoldDuration, LeaseRecord, LockRecord, LossCause, Owner, Queue, Ticket, encode,
-    request,
+    Ended, Hold, HoldDuration, LeaseRecord, LockRecord, LossCause, Owner, Past, Queue, Ticket,
+    decode, encode, request,
 };
 use crate::{
     backend::{
@@ -29,6 +29,7 @@ fn records_of_locks_and_leases_come_back() {
         Ended { token: 7, cause: LossCause::Broken { reason: "why".into() } },
         Ended { token: 6, cause: LossCause::LeaseExpired },
     ];
+    let past = Past::from(ended.as_slice());
     let hold = Hold {
         acquire_id: uuid::Uuid::from_u128(7),
         owner: Owner { id: "ann".into(), ..Owner::default() },
@@ -36,12 +37,12 @@ fn records_of_locks_and_leases_come_back() {
         duration: HoldDuration::Lease(u64::MAX),
         call: Some(u64::MAX),
         is_offered: true,
-        before: ended.clone(),
+        before: past.clone(),
     };
     let lease = LeaseRecord { ttl_ms: 1000, is_chosen: true, keys: 3, locks: u32::MAX };
     let examples = [
         encode(&LockRecord::Held(Box::new(hold.clone()))),
-        encode(&LockRecord::Free(ended)),
+        encode(&LockRecord::Free(past)),
         encode(&hold),
         encode(&Queue { waiting: 2, last_ticket: u64::MAX }),
         encode(&Ticket { ticket: 3, call: None }),
@@ -50,6 +51,7 @@ fn records_of_locks_and_leases_come_back() {
     ];
     fuzz("records", &examples.map(Vec::from), |bytes| {
         comes_back::<LockRecord>(bytes);
+        let _ = decode::<LockRecord>(bytes).map(|record| record.cause_of_loss(Revision(6)));
         comes_back::<Hold>(bytes);
         comes_back::<Queue>(bytes);
         comes_back::<Ticket>(bytes);

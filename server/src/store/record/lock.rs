@@ -3,14 +3,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{base64, decode};
+use super::{Ended, LossCause, Past, base64, decode};
 use crate::{
     backend::{Deadline, Entry, Key, Revision},
     store::keys,
 };
-
-/// Of how many former holds it is known how they ended.
-const MAX_ENDED: usize = 8;
 
 /// Who holds a lock or wants to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +48,7 @@ pub enum LockRecord {
     /// Somebody holds it.
     Held(Box<Hold>),
     /// Nobody does: how the last holds ended, the newest first.
-    Free(Vec<Ended>),
+    Free(Past),
 }
 
 /// A hold.
@@ -74,40 +71,8 @@ pub struct Hold {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_offered: bool,
     /// How the last holds before it ended, the newest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub before: Vec<Ended>,
-}
-
-/// How a hold ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
-    /// The token of the hold.
-    pub token: u64,
-    /// How.
-    pub cause: LossCause,
-}
-
-/// Why a hold is no longer current.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LossCause {
-    /// Its TTL ended.
-    Expired,
-    /// Its holder gave it up.
-    Released,
-    /// It was taken away.
-    Broken {
-        /// Why.
-        reason: String,
-    },
-    /// Its lease ended.
-    LeaseExpired,
-    /// Its lease was revoked.
-    LeaseRevoked,
-    /// It was granted to a caller that had gone.
-    Abandoned,
-    /// That is not known (any more), or there never was such a hold.
-    Unknown,
+    #[serde(default, skip_serializing_if = "Past::is_empty")]
+    pub before: Past,
 }
 
 /// The queue of a lock.
@@ -151,43 +116,30 @@ pub struct LockView {
     pub waiting: u32,
 }
 
-impl LossCause {
-    /// Its name, for programs.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Released => "released",
-            Self::Broken { .. } => "broken",
-            Self::LeaseExpired => "lease_expired",
-            Self::LeaseRevoked => "lease_revoked",
-            Self::Abandoned => "abandoned",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
 impl LockRecord {
     /// Why the hold with this token, which is not the present one, has ended.
     pub fn cause_of_loss(&self, token: Revision) -> LossCause {
-        let ended = self.ended().iter().find(|ended| ended.token == token.0);
-        ended.map_or(LossCause::Unknown, |ended| ended.cause.clone())
+        let past = match self {
+            Self::Held(hold) => &hold.before,
+            Self::Free(past) => past,
+        };
+        let ended = past.ended().into_iter().find(|ended| ended.token == token.0);
+        ended.map_or(LossCause::Unknown, |ended| ended.cause)
     }
 
-    /// How the last holds before ended, the newest first.
-    pub fn ended(&self) -> &[Ended] {
+    /// How the last holds before ended.
+    pub fn into_past(self) -> Past {
         match self {
-            Self::Held(hold) => &hold.before,
-            Self::Free(ended) => ended,
+            Self::Held(hold) => hold.before,
+            Self::Free(past) => past,
         }
     }
 }
 
 impl Hold {
     /// What is known of the lock once this has ended.
-    pub fn end(mut self, ended: Ended) -> LockRecord {
-        self.before.insert(0, ended);
-        self.before.truncate(MAX_ENDED);
-        LockRecord::Free(self.before)
+    pub fn end(self, ended: Ended) -> LockRecord {
+        LockRecord::Free(self.before.with(ended))
     }
 }
 

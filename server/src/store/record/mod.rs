@@ -5,13 +5,15 @@
 mod fuzz;
 mod lease;
 mod lock;
+mod past;
 pub(super) mod request;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use lease::{LeaseRecord, LeaseView};
-pub use lock::{Ended, Hold, HoldDuration, LockRecord, LockView, LossCause, Owner, Queue, Ticket};
+pub use lock::{Hold, HoldDuration, LockRecord, LockView, Owner, Queue, Ticket};
+pub use past::{Ended, LossCause, Past};
 
 /// A record as it is stored.
 pub fn encode<T: Serialize>(record: &T) -> Bytes {

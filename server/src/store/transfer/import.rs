@@ -20,7 +20,7 @@ use crate::{
         error::{Refusal, StoreError},
         keys,
         read::ListQuery,
-        record::{self, Hold, HoldDuration, LeaseRecord, LockRecord, Mark},
+        record::{self, Hold, HoldDuration, LeaseRecord, LockRecord, Mark, Past},
         selector::Selector,
         settings::Settings,
     },
@@ -123,7 +123,7 @@ impl Import {
             duration: lock.duration,
             call: None,
             is_offered: false,
-            before: Vec::new(),
+            before: Past::default(),
         };
         let entry = Entry {
             value: record::encode(&LockRecord::Held(Box::new(hold))),

@@ -2,12 +2,12 @@
 
 use super::{Now, Workspace, seen::Seen};
 use crate::{
-    backend::{Draft, Key, NewDeadline, Revision, WriteOp},
+    backend::{Deadline, Draft, Key, NewDeadline, Revision, StoredEntry, WriteOp},
     store::{
         command::LockReply,
         error::Refusal,
         keys,
-        record::{self, Ended, Hold, HoldDuration, LockRecord, LossCause, Queue, Ticket},
+        record::{self, Ended, Hold, HoldDuration, LockRecord, LossCause, Past, Queue, Ticket},
     },
 };
 
@@ -15,6 +15,12 @@ use crate::{
 const REMEMBERED_MS: u64 = 600_000;
 /// How long the first of a queue has to take the lock that it is offered.
 const OFFER_MS: u64 = 2000;
+
+/// Whether a lock may be one that was only offered yet; that one is, its record tells.
+pub fn may_be_offered(lock: &StoredEntry) -> bool {
+    let longest_ms = lock.updated_at_ms.saturating_add_unsigned(OFFER_MS);
+    matches!(lock.deadline, Deadline::At(at_ms) if at_ms <= longest_ms)
+}
 
 /// How long the server of a call that waits is known to live.
 enum Attended {
@@ -44,19 +50,34 @@ impl Workspace<'_> {
         Err(Refusal::LockLost { lock: lock.clone(), token, cause })
     }
 
-    /// What is answered of a lock.
-    pub fn lock_reply(&mut self, lock: &Key, seen: Seen) -> LockReply<Seen> {
-        let lease = match hold_in(&seen).map(|hold| hold.duration) {
-            Some(HoldDuration::Lease(id)) => self.get(&keys::lease(id)).map(Box::new),
-            Some(HoldDuration::Ttl(_)) | None => None,
+    /// What is answered of a lock that is held for so long.
+    pub fn lock_reply(
+        &mut self,
+        lock: &Key,
+        seen: Seen,
+        duration: HoldDuration,
+    ) -> LockReply<Seen> {
+        let lease = match duration {
+            HoldDuration::Lease(id) => self.get(&keys::lease(id)).map(Box::new),
+            HoldDuration::Ttl(_) => None,
         };
         LockReply { lock: seen, lease, waiting: self.queue(lock).1.waiting }
     }
 
+    /// Who holds a lock, or how the last holds of it ended.
+    pub fn hold_or_past(&mut self, lock: &Key) -> Result<(Seen, Hold), Past> {
+        let Some(seen) = self.get(lock) else {
+            return Err(Past::default());
+        };
+        match record::decode(seen.value()) {
+            Some(LockRecord::Held(hold)) => Ok((seen, *hold)),
+            Some(LockRecord::Free(past)) => Err(past),
+            None => Err(Past::default()),
+        }
+    }
+
     /// Grants a lock that nobody holds.
-    pub fn grant_lock(&mut self, lock: &Key, mut hold: Hold) -> Seen {
-        let former = self.get(lock).and_then(|seen| record::decode::<LockRecord>(seen.value()));
-        hold.before = former.map_or_else(Vec::new, |former| former.ended().to_vec());
+    pub fn grant_lock(&mut self, lock: &Key, hold: Hold) -> Seen {
         let deadline = lasting(hold.duration);
         self.write_lock(lock, None, &LockRecord::Held(Box::new(hold)), deadline)
     }
@@ -192,8 +213,8 @@ impl Workspace<'_> {
             HoldDuration::Lease(_) => OFFER_MS,
         };
         hold.is_offered = true;
-        let former = self.held(lock).and_then(|seen| record::decode::<LockRecord>(seen.value()));
-        hold.before = former.map_or_else(Vec::new, |former| former.ended().to_vec());
+        let former = self.held(lock).and_then(|it| record::decode::<LockRecord>(it.value()));
+        hold.before = former.map(LockRecord::into_past).unwrap_or_default();
         let latest_ms = self.tip.time_ms.saturating_add_unsigned(offer_ms);
         let deadline = match attended {
             Attended::Until(at_ms) if at_ms < latest_ms => NewDeadline::At(at_ms),

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 pub use self::{
+    lock::may_be_offered,
     range::RangeView,
     related::{Attached, Places, Related},
     requests::NewAnswer,
