@@ -32,6 +32,7 @@ crate::cases! {
     requests_may_come_out_of_order,
     a_thousand_increments_each_sent_twice,
     a_late_copy_of_a_request_that_the_client_is_done_with_is_refused,
+    a_late_copy_is_refused_by_a_server_that_was_told_nothing,
 }
 
 /// Every kind of write, each of which changes something where `k` is 1 and `n` is missing.
@@ -380,4 +381,20 @@ async fn a_late_copy_of_a_request_that_the_client_is_done_with_is_refused(ns: Na
     sent(&ns, add(COUNT, COUNT)).await;
     sent(&ns, add(COUNT + 1, COUNT + 1)).await;
     assert_eq!(ns.value("n").await, Some((COUNT + 1).to_string()));
+}
+
+async fn a_late_copy_is_refused_by_a_server_that_was_told_nothing(ns: Namespace) {
+    let client = unique(8);
+    let add =
+        |seq| IncrementRequest { options: numbered_done(&client, seq, seq), ..increment("n", 1) };
+    for seq in 1..=33 {
+        ns.ok(add(seq)).await;
+    }
+    // Where several share the state, each of them.
+    for server in &ns.servers {
+        let there = Namespace { channel: server.connect_lazy(), ..ns.clone() };
+        let failure = there.call(add(1)).await.expect_err("it is not applied again");
+        failure.expect(ErrorReason::InvalidRequestId);
+    }
+    assert_eq!(ns.value("n").await.as_deref(), Some("33"));
 }

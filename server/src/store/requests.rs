@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use super::record::request::{RecordName, numbers};
+use super::record::request::{DONE, RecordName, numbers};
 use crate::backend::StoredEntry;
 
 /// Which answers are kept in a namespace, as far as this server knows: how many, and which may go because their
@@ -35,7 +35,7 @@ impl KeptRequests {
         former: Option<&Self>,
     ) -> Self {
         let mut kept = Self { read_at_ms: time_ms, ..Self::default() };
-        for record in records {
+        for record in records.filter(|record| record.value != DONE) {
             if let Some(name) = RecordName::parse(record.key()) {
                 let answers = numbers(&record.value).unwrap_or_default();
                 kept.note(name, answers.len() as u32);

@@ -6,7 +6,6 @@ use super::{Answer, Job, Outcome, commands};
 use crate::{
     backend::{
         Commit, GroupIndex, GroupStamp, Key, Moved, Position, ReadSet, Revision, StoredEntry, Tip,
-        Write, WriteOp,
     },
     store::{
         RequestId, Store,
@@ -16,7 +15,7 @@ use crate::{
         namespace::Namespace,
         record::request::RecordName,
         settings::Settings,
-        workspace::{NewAnswer, RangeView, Related, Seen, Workspace, settings_write},
+        workspace::{NewAnswer, RangeView, Related, Seen, Workspace, done_with, settings_write},
     },
 };
 
@@ -127,12 +126,13 @@ impl Loaded {
                 groups.end_group();
             }
         }
+        let last = GroupIndex(groups.len().saturating_sub(1));
         if let Some(end) = groups.ends.last_mut() {
-            let forget = |name: &RecordName| Write { key: name.key(), op: WriteOp::RemoveUnlogged };
             // What was answered just now is not done with, whatever another request says.
             let is_kept =
                 |name: &RecordName| kept.binary_search_by_key(name, |kept| kept.0).is_ok();
-            groups.writes.extend(self.done.iter().filter(|name| !is_kept(name)).map(forget));
+            let done = self.done.iter().filter(|name| !is_kept(name));
+            groups.writes.extend(done.map(|name| done_with(*name, last)));
             *end = groups.writes.len();
         }
         let commit =

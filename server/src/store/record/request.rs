@@ -55,6 +55,11 @@ impl RecordName {
         seq / PER_RECORD
     }
 
+    /// The first request after those that may be in the record.
+    pub fn end(self) -> u64 {
+        (self.bucket + 1).saturating_mul(PER_RECORD)
+    }
+
     /// The record under a key.
     pub fn parse(key: &Key) -> Option<Self> {
         let (client, bucket) = keys::parse_requests(key)?;
@@ -84,6 +89,10 @@ struct Stored {
 /// How a record begins; a list of numbers follows, and what comes between that and the parts.
 const HEAD: &[u8] = br#"{"numbers":"#;
 const BETWEEN: &[u8] = br#","parts":["#;
+
+/// What stands in the place of a record once the client is done with all its requests: a copy of one that comes late, by
+/// whatever server, is not to be applied.
+pub const DONE: &[u8] = br#"{"done":true}"#;
 
 /// The numbers of the requests whose answers a record has; `None` if it cannot be read.
 pub fn numbers(record: &[u8]) -> Option<Vec<u64>> {

@@ -23,7 +23,7 @@ pub use self::{
     lock::may_be_offered,
     range::RangeView,
     related::{Attached, Places, Related},
-    requests::NewAnswer,
+    requests::{NewAnswer, done_with},
     seen::{Pending, Seen},
 };
 use self::{

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::{Workspace, seen::Seen};
 use crate::{
     backend::{
@@ -18,6 +20,8 @@ use crate::{
 
 /// How long an answer is kept at least.
 const KEPT_MS: u64 = 600_000;
+/// How long it is known that a client was done with what an answer was kept for.
+const DONE_MS: u64 = 20_000;
 
 /// The records of answers that requests of this commit have to do with.
 #[derive(Debug, Default)]
@@ -30,6 +34,8 @@ struct Record {
     stored: Option<StoredEntry>,
     /// The numbers of the requests that it has the answers to.
     numbers: Vec<u64>,
+    /// Whether its client is done with all of them.
+    is_done: bool,
 }
 
 /// An answer of this commit that is to be kept.
@@ -55,9 +61,12 @@ impl RequestId {
 
 impl Record {
     fn of(stored: Option<StoredEntry>) -> Self {
+        if stored.as_ref().is_some_and(|record| record.value == request::DONE) {
+            return Self { is_done: true, ..Self::default() };
+        }
         let numbers = stored.as_ref().and_then(|record| request::numbers(&record.value));
         match numbers {
-            Some(numbers) => Self { stored, numbers },
+            Some(numbers) => Self { stored, numbers, is_done: false },
             None => Self::default(),
         }
     }
@@ -74,7 +83,11 @@ impl Workspace<'_> {
         request: &RequestId,
         asked: Option<&Set>,
     ) -> Result<Option<(GroupStamp, Reply<EntryView>)>, Refusal<Seen>> {
-        let record = self.record(RecordName::of(request));
+        let name = RecordName::of(request);
+        let record = self.record(name);
+        if record.is_done {
+            return Err(Refusal::RequestDone { seq: request.seq, done_below: name.end() });
+        }
         if !record.numbers.contains(&request.seq) {
             return Ok(None);
         }
@@ -127,13 +140,22 @@ impl Workspace<'_> {
     }
 }
 
+/// The write that says of a record that its client is done with it.
+pub fn done_with(name: RecordName, group: GroupIndex) -> Write {
+    put(name.key(), Bytes::from_static(request::DONE), group, DONE_MS)
+}
+
 fn write(key: Key, writer: RecordWriter, group: GroupIndex) -> Write {
+    put(key, writer.finish(), group, KEPT_MS)
+}
+
+fn put(key: Key, value: Bytes, group: GroupIndex, ttl_ms: u64) -> Write {
     let draft = Draft {
-        value: writer.finish(),
+        value,
         content_type: ContentType::JSON,
         version: 1,
         created: Created::By(group),
-        deadline: NewDeadline::After(KEPT_MS),
+        deadline: NewDeadline::After(ttl_ms),
     };
     Write { key, op: WriteOp::SetUnlogged(draft) }
 }
