@@ -15,8 +15,9 @@ use tokio::sync::watch as value;
 
 use super::{
     Answer, Kinds, Store, StoreOptions, Submission, WatchItem, WatchQuery, WatchStart, Work,
-    command::{Command, Condition, DeleteRange, Expiry, Reply, Set},
+    command::{Command, Condition, DeleteRange, Expiry, Grant, Reply, Set},
     error::StoreError,
+    keys,
     selector::Selector,
 };
 use crate::{
@@ -109,6 +110,23 @@ async fn a_delete_of_a_range_says_that_more_is_left_only_where_it_is() {
         let Reply::DeleteRange(deleted) = reply else { panic!("{reply:?}") };
         assert_eq!((deleted.deleted, deleted.more), (1, time_ms < deadline_ms), "{ttl_ms}");
     }
+}
+
+#[tokio::test]
+async fn a_key_goes_with_its_lease_also_where_it_was_found_due_before_it_was_attached() {
+    let clock = ManualClock::new(1);
+    let store = store(clock.clone());
+    let name = NamespaceName::new("n");
+    let grant = Grant { lease: 1, ttl_ms: 10, is_chosen: true };
+    submit(&store, &name, Work::Command(Command::Grant(grant))).await;
+    let written = submit(&store, &name, set("k", Expiry::Lease(1))).await;
+    clock.advance(Duration::from_millis(10));
+    for due in [Key::new(b"k"), keys::lease(1)] {
+        submit(&store, &name, Work::Command(Command::Expire(vec![due]))).await;
+    }
+    let log = store.backend().changes(&name, written.revision, 10, 1000).await.unwrap();
+    let removed = log.changes.iter().find(|logged| logged.change.key == Key::new(b"k")).unwrap();
+    assert_eq!(removed.change.kind, ChangeKind::Removed(Removal::Lease));
 }
 
 // On one thread nothing that the watch has running comes between the two writes.

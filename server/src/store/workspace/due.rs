@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{MAX_REVISION_KEYS, Now, Workspace};
+use super::{MAX_REVISION_KEYS, Now, Seen, Workspace};
 use crate::{
     backend::{Key, Removal},
     store::{
@@ -28,6 +28,8 @@ impl Workspace<'_> {
         let (mut keys, mut others, mut locks) = (Vec::new(), Vec::new(), Vec::new());
         for key in due {
             match keys::kind(&key) {
+                // It goes with its lease, which is due and still there: that was not read with what hangs on it.
+                None if self.has_lease(&key) => {}
                 None => keys.push(key),
                 Some(Kind::Lock) => locks.push(key),
                 Some(Kind::Other) => others.push(key),
@@ -57,6 +59,13 @@ impl Workspace<'_> {
             }
         }
         self.finish_removal(Removal::Ttl);
+    }
+
+    /// Whether the lease that a key is attached to is there, due or not.
+    fn has_lease(&self, key: &Key) -> bool {
+        let attached = self.held(key);
+        let lease = attached.as_ref().and_then(Seen::reference);
+        lease.is_some_and(|lease| self.held(lease).is_some())
     }
 
     fn expire_lease(&mut self, lease: &Key) {
