@@ -38,11 +38,11 @@ impl Writes {
         let only_read = reads.iter().filter(|key| !slots.note_read(key)).cloned().collect();
         let (keys, counts) = slots.arrange(only_read);
         let (left, starts) = (slots.left(), starts(&groups, &logged));
-        let mut words = Vec::with_capacity(2 * groups.writes.len());
+        let mut words = Words { all: Vec::with_capacity(2 * groups.writes.len()), last: None };
         for ((write, slot), start) in groups.writes.into_iter().zip(of_writes).zip(starts) {
             write_words(write, slots.all[slot].mention(), start, &mut words);
         }
-        Self { logged, keys, counts, left, words }
+        Self { logged, keys, counts, left, words: words.finish() }
     }
 
     /// How many keys are written in which way, and what that comes to.
@@ -64,6 +64,44 @@ impl Writes {
     /// The writes.
     pub(super) fn into_words(self) -> Vec<Bytes> {
         self.words
+    }
+}
+
+/// Words as they are made.
+struct Words {
+    all: Vec<Bytes>,
+    /// What the last write is said by, where that stands, and of how many in a row.
+    last: Option<(Word, usize, usize)>,
+}
+
+/// Kind, start of a group, form, which key, whether that was read.
+type Word = [u8; 5];
+
+impl Words {
+    /// Says what to do; where that is said already, it is so for one more.
+    fn say(&mut self, word: Word) {
+        match &mut self.last {
+            Some((last, _, times)) if *last == word => *times += 1,
+            _ => {
+                self.count();
+                self.last = Some((word, self.all.len(), 1));
+                self.all.push(Bytes::copy_from_slice(&word));
+            }
+        }
+    }
+
+    /// Writes down of how many writes the last word is.
+    fn count(&mut self) {
+        if let Some((word, place, times)) = self.last
+            && times > 1
+        {
+            self.all[place] = [&word[..], times.to_string().as_bytes()].concat().into();
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.count();
+        self.all
     }
 }
 
@@ -201,9 +239,9 @@ fn starts(groups: &Groups, logged: &[bool]) -> Vec<u8> {
     starts
 }
 
-/// A word that says what to do, the number of the key if it has been written before, and the record after its time; where
-/// only the script knows deadline or creation, these two before the rest.
-fn write_words(write: Write, mention: Mention, start: u8, words: &mut Vec<Bytes>) {
+/// A word that says what to do, unless the last one does, the number of the key if it has been written before, and the record
+/// after its time; where only the script knows deadline or creation, these two before the rest.
+fn write_words(write: Write, mention: Mention, start: u8, words: &mut Words) {
     let Write { op, .. } = write;
     let kind = match &op {
         WriteOp::Set(_) => b'S',
@@ -222,32 +260,32 @@ fn write_words(write: Write, mention: Mention, start: u8, words: &mut Vec<Bytes>
         Mention::Dropped if start == b'.' => return,
         Mention::Dropped => (b'.', b'-', None),
     };
-    let word = |form: u8| Bytes::copy_from_slice(&[kind, start, form, letter, read]);
+    let word = |form: u8| [kind, start, form, letter, read];
     let number = number.map(|number| number.to_string().into());
     match op {
         WriteOp::Set(draft) | WriteOp::SetDeadline(draft) | WriteOp::SetUnlogged(draft) => {
             let deadline = deadline(&draft.deadline);
             match created(&draft, &deadline) {
                 Ok(known) => {
-                    words.push(word(b'.'));
-                    words.extend(number);
-                    words.push(tail(&draft, &known));
+                    words.say(word(b'.'));
+                    words.all.extend(number);
+                    words.all.push(tail(&draft, &known));
                 }
                 Err(created) => {
-                    words.push(word(b'*'));
-                    words.extend(number);
-                    words.extend([deadline.into(), created.into(), tail(&draft, "")]);
+                    words.say(word(b'*'));
+                    words.all.extend(number);
+                    words.all.extend([deadline.into(), created.into(), tail(&draft, "")]);
                 }
             }
         }
         WriteOp::Remove(_) => {
-            words.push(word(b'*'));
-            words.extend(number);
-            words.extend([Bytes::from_static(NEVER.as_bytes()), Bytes::new(), empty_rest()]);
+            words.say(word(b'*'));
+            words.all.extend(number);
+            words.all.extend([Bytes::from_static(NEVER.as_bytes()), Bytes::new(), empty_rest()]);
         }
         WriteOp::RemoveUnlogged => {
-            words.push(word(b'.'));
-            words.extend(number);
+            words.say(word(b'.'));
+            words.all.extend(number);
         }
     }
 }
@@ -285,4 +323,19 @@ fn tail(draft: &Draft, known: &str) -> Bytes {
     tail.extend_from_slice(known.as_bytes());
     rest(*version, content_type, reference, value, &mut tail);
     tail.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_in_a_row_that_are_said_by_the_same_word_share_it() {
+        let mut words = Words { all: Vec::new(), last: None };
+        for (word, rest) in [(b"S+.ur", "a"), (b"S+.ur", "b"), (b"S+.u-", "c"), (b"S+.ur", "d")] {
+            words.say(*word);
+            words.all.push(rest.into());
+        }
+        assert_eq!(words.finish(), ["S+.ur2", "a", "b", "S+.u-", "c", "S+.ur", "d"]);
+    }
 }

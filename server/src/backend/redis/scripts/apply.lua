@@ -45,19 +45,29 @@ end
 local set, new_users, new_internals, was_due, is_due = {}, {}, {}, {}, {}
 local has_dropped = false
 -- What goes into the log next: for each event key, record, how the record before stands with it, and that record.
-local log, logged, logged_bytes, last_link = {}, 0, 0, nil
+local log, logged, logged_bytes = {}, 0, 0
 local revision, revision_text, index = h[REVISION] + 0, h[REVISION], 0
 local now_part, compacted, stamps, events = ' ' .. now_text, h[COMPACTED], {}, 0
+local first_part, unlogged_part = '-00001' .. now_part, '-00000' .. now_part
 local KINDS = { [68] = 'D ', [69] = 'E ', [76] = 'L ', [82] = 'R ', [83] = 'S ', [84] = 'T ', [85] = 'U ' }
 local user, internal = 0, users
 
 -- Each write has a word, the number of its key if it had a write before, and the rest of its record. The word is the kind;
 -- what begins with it: `+`, a group that takes a revision, `-`, one that takes none, `.`, nothing; a `*` where deadline
 -- and creation have to be completed, and come before the rest; and which key it is of: the next of users (`u`), or one that
--- does not count (`o`), the next internal one (`i`), one before (`n`), or none (`.`).
-local word = ARGV[place]
-while word do
-  local kind, begins, form, of = byte(word, 1, 4)
+-- does not count (`o`), the next internal one (`i`), one before (`n`), or none (`.`). A number at its end is that of the
+-- writes in a row that it is the word of.
+local more, kind, begins, form, of = 0, nil, nil, nil, nil
+while true do
+  if more > 0 then
+    more = more - 1
+  else
+    local word = ARGV[place]
+    if not word then break end
+    kind, begins, form, of = byte(word, 1, 4)
+    if #word > 5 then more = sub(word, 6) - 1 end
+    place = place + 1
+  end
   if begins ~= 46 then
     if begins == 43 then
       revision = revision + 1
@@ -74,12 +84,10 @@ while word do
     internal = internal + 1
     n = internal
   elseif of == 110 then
-    place = place + 1
     n = ARGV[place] + 0
-  end
-  if not n then
     place = place + 1
-  else
+  end
+  if n then
     local key = ARGV[keys_at + n]
     local prev, is_first = set[2 * n], false
     if prev == nil then
@@ -108,35 +116,32 @@ while word do
     if kind == 88 then
       set[2 * n], has_dropped = false, true
       if was_due[n] or is_due[n] then is_due[n] = false end
-      place = place + 1
     else
-      local link, deadline, record
-      local stamp
+      local deadline, record
+      local begin, part = KINDS[kind], first_part
       if kind ~= 85 then
         index = index + 1
-        link = index == 1 and revision_text .. '-00001' or revision_text .. format('-%05d', index)
-        stamp = link .. now_part
+        if index > 1 then part = format('-%05d', index) .. now_part end
       else
-        stamp = revision_text .. '-00000' .. now_part
-      end
-      local begin = KINDS[kind]
-      if kind == 85 and prev and prev_kind ~= 85 then
-        -- What this takes the place of, or what that took the place of, is in the log.
-        begin, stamp = 'V ', stamp .. ' ' .. (over > 0 and sub(prev, 41, 62) or sub(prev, 3, 24))
+        part = unlogged_part
+        if prev and prev_kind ~= 85 then
+          -- What this takes the place of, or what that took the place of, is in the log.
+          begin, part = 'V ', part .. ' ' .. (over > 0 and sub(prev, 41, 62) or sub(prev, 3, 24))
+        end
       end
       if form == 42 then
-        deadline = ARGV[place + 1]
-        local created = ARGV[place + 2]
+        deadline = ARGV[place]
+        local created = ARGV[place + 1]
         if byte(deadline) == 43 then deadline = format(MOMENT, now + deadline) end
         if created == '' then created = revision_text .. now_part elseif byte(created) == 35 then
           created = (stamps[tonumber(sub(created, 2))] or revision_text) .. now_part
         end
-        record = begin .. stamp .. ' ' .. deadline .. ' ' .. created .. ARGV[place + 3]
+        record = begin .. revision_text .. part .. ' ' .. deadline .. ' ' .. created .. ARGV[place + 2]
         if byte(deadline) == 45 or byte(deadline) == 64 then deadline = nil end
-        place = place + 4
+        place = place + 3
       else
-        record = begin .. stamp .. ARGV[place + 1]
-        place = place + 2
+        record = begin .. revision_text .. part .. ARGV[place]
+        place = place + 1
       end
       if deadline or was_due[n] or is_due[n] then is_due[n] = deadline or false end
       set[2 * n] = record
@@ -154,18 +159,17 @@ while word do
           how = 'q'
         end
         log[logged + 1], log[logged + 2], log[logged + 3], log[logged + 4] = key, record, how, prev
-        logged, logged_bytes, last_link = logged + 4, logged_bytes + #record + #prev, link
+        logged, logged_bytes = logged + 4, logged_bytes + #record + #prev
         if logged >= MOST_LOGGED or logged_bytes >= MOST_LOGGED_BYTES then
-          call('XADD', LOG, link, unpack(log, 1, logged))
+          call('XADD', LOG, sub(record, 3, 24), unpack(log, 1, logged))
           logged, logged_bytes = 0, 0
         end
       end
     end
   end
-  word = ARGV[place]
 end
 
-if logged > 0 then call('XADD', LOG, last_link, unpack(log, 1, logged)) end
+if logged > 0 then call('XADD', LOG, sub(log[logged - 2], 3, 24), unpack(log, 1, logged)) end
 
 if has_dropped then
   -- Those that are dropped leave no holes.

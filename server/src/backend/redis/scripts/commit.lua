@@ -4,7 +4,7 @@
 -- 8 exact revision or empty, 9 how long after a refusal this server tries again, 10 a turn that was waited for as long as it
 -- can have lasted or empty, 11 when the last attempt was refused, or 0: if not, a turn is asked for where this one is, 12 to 18
 -- what is to be written, 19 how many keys were only read, 20 number of ranges; then the keys, these last, the ranges (first,
--- beyond, whether there is a beyond), and the groups. Their words have an `r` behind where the key was read.
+-- beyond, whether there is a beyond), and the groups. Their words have an `r` fifth where the key was read.
 local position, at, me = tonumber(h[POSITION] or 0), ARGV[6] + 0, ARGV[3]
 local counts_at, keys_at = 12, 20
 local ranges_at = 21 + ARGV[12] + ARGV[13] + ARGV[14] + ARGV[15] + ARGV[19]
@@ -64,11 +64,15 @@ if at ~= position then
     local i = place
     while ARGV[i] do
       local kind, _, form, of, is_read = byte(ARGV[i], 1, 5)
-      if of == 110 then i = i + 1 elseif of ~= 46 then
-        if of == 105 then internal_at = internal_at + 1 else user_at = user_at + 1 end
-        if is_read == 114 then read[ARGV[of == 105 and internal_at or user_at]] = true end
+      local times = #ARGV[i] > 5 and sub(ARGV[i], 6) + 0 or 1
+      i = i + 1
+      for _ = 1, times do
+        if of == 110 then i = i + 1 elseif of ~= 46 then
+          if of == 105 then internal_at = internal_at + 1 else user_at = user_at + 1 end
+          if is_read == 114 then read[ARGV[of == 105 and internal_at or user_at]] = true end
+        end
+        i = i + ((kind == 88 or of == 46) and 0 or form == 42 and 3 or 1)
       end
-      i = i + ((kind == 88 or of == 46) and 1 or form == 42 and 4 or 2)
     end
     -- Byte by byte: `<` would go by the language of the machine.
     local function is_before(key, other)
