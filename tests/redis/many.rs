@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use holdfast_proto::v1::{BatchSetRequest, EventType, WatchRequest};
+use holdfast_proto::v1::{BatchSetRequest, ErrorReason, EventType, SetRequest, WatchRequest};
 
 use crate::{
     common::{
@@ -28,6 +28,7 @@ crate::cases! {
     a_large_delete_commits_beside_a_hot_writer,
     the_end_of_a_large_lease_is_committed_beside_a_hot_writer,
     a_turn_ends_also_where_the_clock_stands_still,
+    a_write_goes_on_from_what_another_server_has_just_written,
 }
 
 /// A Redis with so many servers, and a namespace through each.
@@ -192,4 +193,23 @@ async fn a_turn_ends_also_where_the_clock_stands_still() {
     // It is over for all, not passed over each time.
     assert!(!redis.run::<String>(&["HGET", &head, "turn"]).contains("another"));
     assert_eq!(ns.value("k").await.as_deref(), Some("2"));
+}
+
+async fn a_write_goes_on_from_what_another_server_has_just_written() {
+    let (_redis, _servers, namespaces) = several(2).await;
+    // Once, twice and three times in a row by the same server, which knows then what it wrote itself.
+    let by_whom = [0, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1].into_iter().cycle().take(120);
+    for (version, server) in (1..).zip(by_whom) {
+        assert_eq!(namespaces[server].set("k", "v").await.version, version);
+    }
+    let create = || SetRequest { condition: absent(), ..set("k", "v") };
+    for _ in 0..20 {
+        let [here, there] = [&namespaces[0], &namespaces[1]];
+        here.fails(create(), ErrorReason::ConditionNotMet).await;
+        there.ok(delete("k")).await;
+        assert!(here.ok(create()).await.created);
+        there.fails(create(), ErrorReason::ConditionNotMet).await;
+        here.ok(delete("k")).await;
+        assert!(there.ok(create()).await.created);
+    }
 }

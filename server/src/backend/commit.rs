@@ -220,8 +220,8 @@ pub struct Committed {
     pub stamps: Vec<GroupStamp>,
     /// The last revision before the commit.
     pub before: Revision,
-    /// When it was committed.
-    pub time_ms: i64,
+    /// Where the namespace stands after it, at the time of the commit.
+    pub tip: Tip,
     /// The earliest deadline that waits.
     pub next_deadline_ms: Option<i64>,
     /// How large the log is.
@@ -234,7 +234,7 @@ impl Committed {
         Self {
             stamps: Vec::new(),
             before: tip.revision,
-            time_ms: tip.time_ms,
+            tip: *tip,
             next_deadline_ms: None,
             log: LogShape::default(),
         }

@@ -101,7 +101,8 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError::Unavailable`], and reads go on.
     fn writable(&self) -> watch::Receiver<bool>;
 
-    /// Whether reads take so long that those of what waits are begun while a commit is under way.
+    /// Whether reads take so long that those of what waits are begun while a commit is under way, and that what a commit
+    /// has written is kept at hand for the next.
     fn reads_ahead(&self) -> bool;
 
     /// The store's time, outside of any namespace, in milliseconds since the Unix epoch.

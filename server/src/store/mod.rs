@@ -6,6 +6,7 @@ pub mod error;
 mod expiry;
 pub mod glob;
 pub mod keys;
+mod known;
 mod leases;
 mod locks;
 mod namespace;

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    committer::Queue, locks::WaitingCalls, requests::KeptRequests, settings::Settings, watch::Hub,
+    committer::Queue, known::Known, locks::WaitingCalls, requests::KeptRequests,
+    settings::Settings, watch::Hub,
 };
 use crate::backend::{LogShape, NamespaceName, Revision, StoredEntry};
 
@@ -24,6 +25,8 @@ pub(super) struct Namespace {
     pub log: Mutex<(u64, LogShape)>,
     /// The latest revision that was committed from here.
     pub committed: AtomicU64,
+    /// What its keys hold since the last commit from here, where that need not be read again.
+    pub known: Known,
     /// The earliest deadline that expiry knows of; `i64::MAX`: none.
     pub deadline_ms: AtomicI64,
     /// Which answers to requests are kept, once that was looked for.
@@ -43,6 +46,7 @@ impl Namespace {
             hub: Mutex::default(),
             log: Mutex::default(),
             committed: AtomicU64::new(0),
+            known: Known::default(),
             deadline_ms: AtomicI64::new(i64::MAX),
             kept: Mutex::default(),
             waiting: Mutex::default(),

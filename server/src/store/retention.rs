@@ -27,6 +27,7 @@ pub(super) async fn run(store: Arc<Store>) {
         let namespaces: Vec<_> = store.namespaces.read().values().cloned().collect();
         turn = if turn < namespaces.len() { turn + IN_TURN } else { IN_TURN };
         for (index, namespace) in namespaces.iter().enumerate() {
+            namespace.known.forget_old(store.clock.now_ms());
             let has_turn = index < turn && index + IN_TURN >= turn;
             if (has_turn || namespace.may_be_over(now_ms))
                 && let Err(error) = store.sweep(namespace).await

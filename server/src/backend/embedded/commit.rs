@@ -352,7 +352,7 @@ pub(super) fn committed(
     Committed {
         stamps,
         before,
-        time_ms,
+        tip: image.tip(time_ms),
         next_deadline_ms: image.next_deadline_ms(),
         log: image.log_shape(),
     }

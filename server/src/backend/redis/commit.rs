@@ -151,7 +151,7 @@ impl Core {
         Committed {
             stamps: logged.iter().map(stamp).collect(),
             before,
-            time_ms,
+            tip: head.tip,
             next_deadline_ms: self.look_at(lane, head.next_deadline_ms),
             log: head.log,
         }

@@ -24,6 +24,8 @@ pub(super) struct Loaded {
     pub tip: Tip,
     /// The position of the oldest of the reads.
     pub at: Position,
+    /// Whether more may have been committed before this was asked for: what relies on it finds out, what does not is to read.
+    pub is_old: bool,
     /// The settings' key first.
     pub reads: ReadSet,
     /// One for each key.

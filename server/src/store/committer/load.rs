@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Job, batch::Loaded, commands, requests::MAX_KEPT};
 use crate::{
-    backend::{Key, KeyRange, Position, ReadSet, StoredEntry},
+    backend::{Key, KeyRange, Position, ReadAnswer, ReadSet, StoredEntry},
     store::{
         Store,
         command::{Command, RangeRead},
@@ -22,6 +22,10 @@ const MAX_RANGE_ENTRIES: usize = 100_000;
 const MAX_LOOKED_AT: usize = 1_000_000;
 /// About how many keys and locks are read that end with leases in one commit.
 const MAX_ENDED: usize = MAX_REVISION_KEYS;
+/// For how many records of answers to come it is looked whether they are there, for each request of a client beyond its
+/// first, and for how many at most.
+const RECORDS_TO_COME: u64 = 16;
+const MAX_RECORDS_TO_COME: u64 = 128;
 
 impl Store {
     /// Reads what a batch of commands needs. Of queues of locks, that is the first `depth` places.
@@ -58,13 +62,21 @@ impl Store {
         // Most requests of a client come in a row.
         records.dedup();
         keys.extend(records.into_iter().map(RecordName::key));
-        let answer = self.backend.read(&namespace.name, &keys, None).await?;
+        let is_plain = self.backend.reads_ahead() && !is_coordinated && at.is_none();
+        let known = if is_plain && !fresh { self.recall(namespace, &keys) } else { None };
+        let is_old = known.is_some();
+        let answer = match known {
+            Some(known) => known,
+            None if is_plain => self.read_and_learn(namespace, batch, &mut keys).await?,
+            None => self.backend.read(&namespace.name, &keys, None).await?,
+        };
         let at = at.unwrap_or(answer.tip.position);
         let covered = ranges.iter().map(|range| range.covered.clone()).collect();
         let reads = ReadSet { keys, ranges: covered };
         let mut loaded = Loaded {
             tip: answer.tip,
             at,
+            is_old,
             reads,
             entries: answer.entries,
             ranges,
@@ -81,6 +93,29 @@ impl Store {
         }
         self.look_for_kept(namespace, batch, &mut loaded).await?;
         Ok(loaded)
+    }
+
+    /// What keys hold, as far as that is known from the last commit, and has nothing to do with leases.
+    fn recall(&self, namespace: &Namespace, keys: &[Key]) -> Option<ReadAnswer> {
+        let is_attached = |entry: &StoredEntry| entry.deadline.reference().is_some();
+        let known = namespace.known.recall(keys, self.clock.now_ms());
+        known.filter(|answer| !answer.entries.iter().flatten().any(is_attached))
+    }
+
+    /// Reads keys, and with them the records that the next requests of the same clients will be looked for in.
+    async fn read_and_learn(
+        &self,
+        namespace: &Namespace,
+        batch: &[Job],
+        keys: &mut Vec<Key>,
+    ) -> Result<ReadAnswer, StoreError> {
+        let count = keys.len();
+        keys.extend(records_to_come(batch).map(RecordName::key));
+        let mut answer = self.backend.read(&namespace.name, keys, None).await?;
+        namespace.known.learn(keys, &answer, self.clock.now_ms());
+        keys.truncate(count);
+        answer.entries.truncate(count);
+        Ok(answer)
     }
 
     /// Reads what hangs together with what was read, until nothing is missing: leases that entries are attached to,
@@ -259,6 +294,22 @@ impl Store {
         let complete = rest.is_none();
         Ok(RangeView { selector, reverse, needed, covered, complete, entries })
     }
+}
+
+/// The records after those of a batch that its clients will come to if they go on like this.
+fn records_to_come(batch: &[Job]) -> impl Iterator<Item = RecordName> {
+    let mut clients: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for request in batch.iter().filter_map(|job| job.submission.request.as_ref()) {
+        let RecordName { client, bucket } = RecordName::of(request);
+        let (last, requests) = clients.entry(client).or_insert((bucket, 0));
+        *last = bucket.max(*last);
+        *requests += 1;
+    }
+    let to_come = clients.into_iter().flat_map(|(client, (last, requests))| {
+        let count = ((requests - 1) * RECORDS_TO_COME).min(MAX_RECORDS_TO_COME);
+        (last + 1..=last.saturating_add(count)).map(move |bucket| RecordName { client, bucket })
+    });
+    to_come.take(MAX_RECORDS_TO_COME as usize)
 }
 
 impl Loaded {

@@ -221,11 +221,11 @@ impl Store {
     ) -> Result<Vec<Outcome>, StoreError> {
         let mut depth = QUEUE_DEPTH;
         let loaded = loaded.filter(|loaded| loaded.due_leases().is_empty());
-        let mut is_ahead = loaded.is_some();
         let mut loaded = match loaded {
             Some(loaded) => loaded,
             None => self.load_alive(namespace, batch, false, depth).await?,
         };
+        let mut is_old = loaded.is_old;
         for attempt in 0..MAX_ATTEMPTS {
             let (run, commit) = loaded.run(self, namespace, batch, spared_ms(attempt));
             if run.needs_more {
@@ -235,17 +235,21 @@ impl Store {
             }
             // What changes nothing and was read in one step needs no commit.
             if commit.groups.is_empty() && loaded.ranges.is_empty() {
-                // No commit would find out that this was read before the one before it.
-                if mem::take(&mut is_ahead) {
+                // No commit would find out whether this still holds.
+                if mem::take(&mut is_old) {
                     loaded = self.load_alive(namespace, batch, true, depth).await?;
                     continue;
                 }
                 return Ok(run.outcomes(&[], loaded.tip.revision, loaded.tip.time_ms));
             }
+            let written = self.backend.reads_ahead().then(|| commit.groups.clone());
             let commit = self.backend.commit(&namespace.name, commit);
             match self.commit_and_read_ahead(namespace, commit).await? {
                 CommitOutcome::Committed(committed) => {
                     self.counters.expired.fetch_add(run.expired, Ordering::Relaxed);
+                    if let Some(written) = written {
+                        namespace.known.commit(written, &committed, self.clock.now_ms());
+                    }
                     if !committed.stamps.is_empty() {
                         Self::note_kept(namespace, batch, &loaded.done, &run.kept);
                     }
@@ -253,7 +257,7 @@ impl Store {
                     return Ok(run.outcomes(
                         &committed.stamps,
                         committed.before,
-                        committed.time_ms,
+                        committed.tip.time_ms,
                     ));
                 }
                 CommitOutcome::Moved(moved) => {
@@ -302,14 +306,16 @@ impl Store {
 
     /// Reads what plain jobs need, of which a batch is to be made, while the commit before them is under way.
     async fn load_ahead(&self, namespace: &Namespace, jobs: &[Job]) -> Result<Loaded, StoreError> {
-        self.load(namespace, &jobs[..count_together(jobs)], false, QUEUE_DEPTH).await
+        let batch = &jobs[..count_together(jobs)];
+        let loaded = self.load(namespace, batch, true, QUEUE_DEPTH).await?;
+        Ok(Loaded { is_old: true, ..loaded })
     }
 
     async fn committed(&self, namespace: &Namespace, settings: &Settings, committed: &Committed) {
         self.note_commit(namespace, committed);
-        if settings.is_log_over(committed.log, committed.time_ms) {
+        if settings.is_log_over(committed.log, committed.tip.time_ms) {
             let limit = 2 * committed.stamps.len() + 64;
-            let trimmed = self.trim(namespace, settings, committed.time_ms, limit).await;
+            let trimmed = self.trim(namespace, settings, committed.tip.time_ms, limit).await;
             if let Err(error) = trimmed {
                 // It is tried again: a log that is too long for a while does no harm.
                 tracing::warn!(namespace = namespace.name.as_str(), ?error, "trimming failed");

@@ -137,8 +137,8 @@ impl Turn {
 }
 
 impl Store {
-    /// Waits for a commit; where that takes a while, begins to read for what is waiting meanwhile, so that it need not be
-    /// waited for after it. It is sent after the commit, and mostly done after it. Where not, and where the commit is tried
+    /// Waits for a commit; where that takes a while, and what is known does not suffice of late, begins to read for what is
+    /// waiting meanwhile, so that it need not be waited for after it. It is sent after the commit, and mostly done after it. Where not, and where the commit is tried
     /// again, it is read once more, or found out by the commit that relies on it.
     pub(super) async fn commit_and_read_ahead(
         self: &Arc<Self>,
@@ -149,7 +149,7 @@ impl Store {
         if let Some(outcome) = commit.as_mut().now_or_never() {
             return outcome;
         }
-        if self.backend.reads_ahead() {
+        if self.backend.reads_ahead() && !namespace.known.suffices() {
             self.read_ahead(namespace);
         }
         commit.await

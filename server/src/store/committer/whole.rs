@@ -59,7 +59,7 @@ impl Store {
                 let stamp = committed.stamps.first();
                 return Ok(Answer {
                     revision: stamp.map_or(committed.before, |stamp| stamp.revision),
-                    time_ms: committed.time_ms,
+                    time_ms: committed.tip.time_ms,
                     reply: Reply::Cleared(tip.usage.keys),
                 });
             }

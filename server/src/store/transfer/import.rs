@@ -180,7 +180,7 @@ impl Import {
                     let stamp = committed.stamps.first();
                     let revision = stamp.map_or(committed.before, |stamp| stamp.revision);
                     let lineage = store.tip(&self.staging.namespace).await?.lineage;
-                    return Ok(Imported { revision, time_ms: committed.time_ms, lineage });
+                    return Ok(Imported { revision, time_ms: committed.tip.time_ms, lineage });
                 }
                 CommitOutcome::Moved(_) => {}
             }
