@@ -138,8 +138,9 @@ impl Turn {
 
 impl Store {
     /// Waits for a commit; where that takes a while, and what is known does not suffice of late, begins to read for what is
-    /// waiting meanwhile, so that it need not be waited for after it. It is sent after the commit, and mostly done after it. Where not, and where the commit is tried
-    /// again, it is read once more, or found out by the commit that relies on it.
+    /// waiting meanwhile, so that it need not be waited for after it. It is sent after the commit, and mostly done after
+    /// it. Where not, and where the commit is tried again, it is read once more, or found out by the commit that relies on
+    /// it.
     pub(super) async fn commit_and_read_ahead(
         self: &Arc<Self>,
         namespace: &Arc<Namespace>,
