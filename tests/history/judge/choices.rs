@@ -46,7 +46,14 @@ impl Defaults {
     fn possible(&self, (revision, time_ms): (u64, i64), by: Moment) -> Vec<Option<u64>> {
         let before = self.set.partition_point(|it| (it.0, it.1) < (revision, time_ms));
         let upto = self.set.partition_point(|it| (it.0, it.1) <= (revision, time_ms));
-        let mut possible = vec![self.set[..before].last().and_then(|it| it.2)];
+        let mut possible = match self.set[..before].last() {
+            None => vec![None],
+            // Of those that were set in one state, any may have been the last.
+            Some(last) => {
+                let of_last = self.set.partition_point(|it| (it.0, it.1) < (last.0, last.1));
+                self.set[of_last..before].iter().map(|it| it.2).collect()
+            }
+        };
         possible.extend(self.set[before..upto].iter().map(|it| it.2));
         possible.extend(self.perhaps.iter().filter(|it| it.0 < by).map(|it| it.1));
         possible.sort_unstable();
