@@ -238,6 +238,10 @@ impl Run {
 
     async fn compact(&mut self, keep: u64) {
         self.settle().await;
+        // A watch that has not heard of all yet would be told that it is compacted.
+        if !self.ends_with_an_event().await {
+            return;
+        }
         let through = self.model.revision.saturating_sub(keep);
         if through <= self.model.compacted || through < self.base {
             return;
