@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Ended, LossCause, Past, base64, decode};
+use super::{Ended, Past, base64, decode};
 use crate::{
     backend::{Deadline, Entry, Key, Revision},
     store::keys,
@@ -117,16 +117,6 @@ pub struct LockView {
 }
 
 impl LockRecord {
-    /// Why the hold with this token, which is not the present one, has ended.
-    pub fn cause_of_loss(&self, token: Revision) -> LossCause {
-        let past = match self {
-            Self::Held(hold) => &hold.before,
-            Self::Free(past) => past,
-        };
-        let ended = past.ended().into_iter().find(|ended| ended.token == token.0);
-        ended.map_or(LossCause::Unknown, |ended| ended.cause)
-    }
-
     /// How the last holds before ended.
     pub fn into_past(self) -> Past {
         match self {

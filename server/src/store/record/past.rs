@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::decode;
+use crate::backend::Revision;
 
 /// Of how many former holds it is known how they ended.
 const MAX_ENDED: usize = 8;
@@ -55,6 +56,12 @@ impl Past {
     /// What is known, the newest first.
     pub fn ended(&self) -> Vec<Ended> {
         decode(self.0.get().as_bytes()).unwrap_or_default()
+    }
+
+    /// Why the hold with this token, which is not the present one, has ended.
+    pub fn cause_of_loss(&self, token: Revision) -> LossCause {
+        let ended = self.ended().into_iter().find(|ended| ended.token == token.0);
+        ended.map_or(LossCause::Unknown, |ended| ended.cause)
     }
 
     /// The same with one more, which is the newest.

@@ -33,21 +33,19 @@ enum Attended {
 impl Workspace<'_> {
     /// Who holds a lock.
     pub fn hold(&mut self, lock: &Key) -> Option<(Seen, Hold)> {
-        let seen = self.get(lock)?;
-        let hold = hold_in(&seen)?;
-        Some((seen, hold))
+        self.hold_or_past(lock).ok()
     }
 
     /// The hold with this token, if it is current.
     pub fn hold_of(&mut self, lock: &Key, token: Revision) -> Result<(Seen, Hold), Refusal<Seen>> {
-        if let Some((seen, hold)) = self.hold(lock)
-            && self.create_revision(&seen, token) == token
-        {
-            return Ok((seen, hold));
-        }
-        let record = self.get(lock).and_then(|seen| record::decode::<LockRecord>(seen.value()));
-        let cause = record.map_or(LossCause::Unknown, |record| record.cause_of_loss(token));
-        Err(Refusal::LockLost { lock: lock.clone(), token, cause })
+        let past = match self.hold_or_past(lock) {
+            Ok((seen, hold)) if self.create_revision(&seen, token) == token => {
+                return Ok((seen, hold));
+            }
+            Ok((_, hold)) => hold.before,
+            Err(past) => past,
+        };
+        Err(Refusal::LockLost { lock: lock.clone(), token, cause: past.cause_of_loss(token) })
     }
 
     /// What is answered of a lock that is held for so long.
