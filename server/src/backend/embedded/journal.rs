@@ -279,8 +279,8 @@ pub trait Journal: Send {
     /// What an acknowledged write survives, in words.
     fn durability(&self) -> &'static str;
 
-    /// The file beside it that tells how far the clock has come; none where nothing can be beside it.
-    fn clock_file(&self) -> Option<ClockFile>;
+    /// The file beside it that tells how far the clock has come.
+    fn clock_file(&self) -> ClockFile;
 
     /// What makes of a record the bytes that `append` gets with it. May make none, where `append` goes by the record.
     fn encoder(&self) -> Encoder;

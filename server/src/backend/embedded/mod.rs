@@ -106,10 +106,9 @@ impl Embedded {
         intervals: Intervals,
     ) -> Result<Self, LoadError> {
         let (scheme, durability) = (journal.scheme(), journal.durability());
-        let clock_file = journal.clock_file();
         let mut loaded = Loaded::default();
         journal.load(&mut loaded)?;
-        let kept_clock = clock_file.and_then(|file| kept_clock::keep(&clock, file));
+        let kept_clock = kept_clock::keep(&clock, journal.clock_file());
         let floor_ms = loaded.latest_ms();
         let copy = loaded.renew_copy(clock.now_ms().max(floor_ms));
         let cells: Arc<Cells> = Arc::new(loaded.into_cells());

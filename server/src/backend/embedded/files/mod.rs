@@ -281,8 +281,8 @@ impl Journal for Files {
         }
     }
 
-    fn clock_file(&self) -> Option<ClockFile> {
-        Some(ClockFile { layer: self.layer.clone(), path: self.options.directory.join(CLOCK) })
+    fn clock_file(&self) -> ClockFile {
+        ClockFile { layer: self.layer.clone(), path: self.options.directory.join(CLOCK) }
     }
 
     fn encoder(&self) -> Encoder {

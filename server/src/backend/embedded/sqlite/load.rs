@@ -32,18 +32,14 @@ impl From<rusqlite::Error> for Problem {
     }
 }
 
-/// What the tables have, with the row of which it is.
-struct Item {
-    table: &'static str,
-    row: i64,
-    what: What,
-}
-
-enum What {
+/// What the tables have.
+enum Item {
     Namespace(NamespaceState),
-    Version(Version),
-    Dropped(Key),
-    NamespaceEnd(Revision),
+    /// With its table and row.
+    Version(&'static str, i64, Version),
+    /// With its row of `changes`.
+    Dropped(i64, Key),
+    NamespaceEnd(NamespaceName, Revision),
 }
 
 /// Hands all that is in the tables to `restore`; answers the namespaces.
@@ -100,24 +96,35 @@ fn load_all(connection: &Connection, restore: &mut dyn Restore) -> Result<Namesp
     by_id.sort_by_key(|namespace| namespace.id);
     let read = |over: &mut HandOver<Item>| {
         for namespace in by_id {
-            let item = |what| Item { table: "namespaces", row: namespace.id, what };
-            over.hand(item(What::Namespace(namespace.state.clone())), 0);
+            over.hand(Item::Namespace(namespace.state.clone()), 0);
             load_changes(connection, namespace, over)?;
             load_entries(connection, namespace, over)?;
-            over.hand(item(What::NamespaceEnd(namespace.compacted)), 0);
+            let name = namespace.state.name.clone();
+            over.hand(Item::NamespaceEnd(name, namespace.compacted), 0);
         }
         Ok(())
     };
-    beside(read, |Item { table, row, what }| {
-        let taken = match what {
-            What::Namespace(state) => restore.begin(state),
-            What::Version(version) => restore.put(version),
-            What::Dropped(key) => restore.drop_key(&key),
-            What::NamespaceEnd(compacted) => restore.end(compacted),
-        };
-        taken.map_err(|problem| wrong(table, row, problem))
-    })?;
+    beside(read, |item| put(item, restore))?;
     Ok(namespaces)
+}
+
+fn put(item: Item, restore: &mut dyn Restore) -> Result<(), Problem> {
+    let of_namespace = |name: NamespaceName| {
+        move |problem| Problem::Wrong("namespaces", format!("{}: {problem}", name.as_str()))
+    };
+    match item {
+        Item::Namespace(state) => {
+            let name = state.name.clone();
+            restore.begin(state).map_err(of_namespace(name))
+        }
+        Item::Version(table, row, version) => {
+            restore.put(version).map_err(|problem| wrong(table, row, problem))
+        }
+        Item::Dropped(row, key) => {
+            restore.drop_key(&key).map_err(|problem| wrong("changes", row, problem))
+        }
+        Item::NamespaceEnd(name, compacted) => restore.end(compacted).map_err(of_namespace(name)),
+    }
 }
 
 fn load_changes(
@@ -139,24 +146,23 @@ fn load_changes(
         let (key, kind) = (columns::key(row, 3)?, row.get::<_, String>(4)?);
         let stamp = GroupStamp { revision: revision(row, 1)?, time_ms: row.get(2)? };
         let entry = columns::entry(row, 6, stamp)?;
-        columns::check(row, 13, checksum(&key, stamp, &kind, entry.as_ref()))
-            .map_err(|problem| wrong("changes", id, problem))?;
-        let item = |what| Item { table: "changes", row: id, what };
+        let wrong = |problem| wrong("changes", id, problem);
+        columns::check(row, 13, checksum(&key, stamp, &kind, entry.as_ref())).map_err(wrong)?;
         if kind == DROPPED {
             if there.remove(&key) {
-                over.hand(item(What::Dropped(key)), 0);
+                over.hand(Item::Dropped(id, key), 0);
             }
             continue;
         }
-        let version = version(row.get(5)?, (key, stamp), &kind, entry, namespace)
-            .map_err(|problem| wrong("changes", id, problem))?;
+        let version = version(row.get(5)?, (key, stamp), &kind, entry, namespace);
+        let version = version.map_err(wrong)?;
         if version.kind == ChangeKind::Clear {
             there.retain(|key| key.is_internal() && !key.is_note());
         } else if dropped.contains(&version.key) {
             there.insert(version.key.clone());
         }
         let bytes = size(&version);
-        over.hand(item(What::Version(version)), bytes);
+        over.hand(Item::Version("changes", id, version), bytes);
     }
     Ok(())
 }
@@ -242,7 +248,7 @@ fn load_entries(
         let place = Place::Unlogged;
         let version = Version { key, stamp, kind, entry, place, same_value: false };
         let bytes = size(&version);
-        over.hand(Item { table: "entries", row: id, what: What::Version(version) }, bytes);
+        over.hand(Item::Version("entries", id, version), bytes);
     }
     Ok(())
 }

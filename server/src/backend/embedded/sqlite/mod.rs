@@ -226,9 +226,9 @@ impl Journal for Sqlite {
         }
     }
 
-    fn clock_file(&self) -> Option<ClockFile> {
+    fn clock_file(&self) -> ClockFile {
         let layer = Arc::new(Disk { permissions: self.options.permissions });
-        Some(ClockFile { layer, path: beside(&self.options.file, ".clock") })
+        ClockFile { layer, path: beside(&self.options.file, ".clock") }
     }
 
     fn encoder(&self) -> Encoder {

@@ -230,7 +230,7 @@ impl Journal for Forgetful {
         self.journal.durability()
     }
 
-    fn clock_file(&self) -> Option<ClockFile> {
+    fn clock_file(&self) -> ClockFile {
         self.journal.clock_file()
     }
 
