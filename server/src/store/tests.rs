@@ -21,7 +21,7 @@ use super::{
     selector::Selector,
 };
 use crate::{
-    backend::{ChangeKind, ContentType, Key, NamespaceName, Removal, registry::Registry},
+    backend::{ChangeKind, ContentType, Key, NamespaceName, Removal, Revision, registry::Registry},
     clock::{Clock, ManualClock},
 };
 
@@ -75,17 +75,23 @@ fn set(key: &str, expiry: Expiry) -> Work {
     }))
 }
 
+/// A namespace with a key `a` that stays and a key `b` that ends, at the moment answered, by a clock that moves on
+/// whenever it is looked at; and the revision of the latter.
+async fn one_lasting_one_ending(ttl_ms: u64) -> (Arc<Store>, NamespaceName, i64, Revision) {
+    let store = store(Arc::new(Ticking(AtomicI64::new(0))));
+    let name = NamespaceName::new("n");
+    submit(&store, &name, set("a", Expiry::Never)).await;
+    let written = submit(&store, &name, set("b", Expiry::Ttl(ttl_ms))).await;
+    (store, name, written.time_ms + ttl_ms as i64, written.revision)
+}
+
 #[tokio::test]
 async fn a_clear_takes_no_entry_whose_deadline_has_passed() {
     for ttl_ms in 1..30 {
-        let store = store(Arc::new(Ticking(AtomicI64::new(0))));
-        let name = NamespaceName::new("n");
-        submit(&store, &name, set("lasting", Expiry::Never)).await;
-        let written = submit(&store, &name, set("ending", Expiry::Ttl(ttl_ms))).await;
-        let deadline_ms = written.time_ms + ttl_ms as i64;
+        let (store, name, deadline_ms, written) = one_lasting_one_ending(ttl_ms).await;
         let cleared = submit(&store, &name, Work::Clear).await;
         let Reply::Cleared(count) = cleared.reply else { panic!("{:?}", cleared.reply) };
-        let log = store.backend().changes(&name, written.revision, 10, 1000).await.unwrap();
+        let log = store.backend().changes(&name, written, 10, 1000).await.unwrap();
         let kinds: Vec<_> = log.changes.iter().map(|logged| logged.change.kind).collect();
         if cleared.time_ms < deadline_ms {
             assert_eq!((count, kinds), (2, vec![ChangeKind::Clear]), "{ttl_ms}");
@@ -99,11 +105,7 @@ async fn a_clear_takes_no_entry_whose_deadline_has_passed() {
 #[tokio::test]
 async fn a_delete_of_a_range_says_that_more_is_left_only_where_it_is() {
     for ttl_ms in 1..30 {
-        let store = store(Arc::new(Ticking(AtomicI64::new(0))));
-        let name = NamespaceName::new("n");
-        submit(&store, &name, set("a", Expiry::Never)).await;
-        let written = submit(&store, &name, set("b", Expiry::Ttl(ttl_ms))).await;
-        let deadline_ms = written.time_ms + ttl_ms as i64;
+        let (store, name, deadline_ms, _) = one_lasting_one_ending(ttl_ms).await;
         let delete = DeleteRange { selector: Selector::all(), limit: 1 };
         let work = Work::Command(Command::DeleteRange(delete));
         let Answer { reply, time_ms, .. } = submit(&store, &name, work).await;
