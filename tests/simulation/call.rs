@@ -235,13 +235,13 @@ impl Shown for holdfast_server::store::command::EntryView {
     }
 }
 
-/// What a write should say and do, at a time, over what is live then. Whether a lease that was written in that very
-/// millisecond is known is not told by revision and time: either is right.
+/// What a write should say and do, at a time, over what is live then. Where revision and time do not tell whether a
+/// lease lived, either is right.
 pub struct Expected<'a> {
     truth: &'a Truth,
     revision: u64,
     time_ms: i64,
-    with_last: bool,
+    if_unsure: bool,
     before: State,
     now: State,
     touched: BTreeSet<Key>,
@@ -258,12 +258,12 @@ impl<'a> Expected<'a> {
         op: &Op,
         (over, revision): (&State, u64),
         time_ms: i64,
-        with_last: bool,
+        if_unsure: bool,
     ) -> (Said, BTreeMap<Key, Effect>) {
         let before = truth.live(over, time_ms);
         let (now, touched, written) = (before.clone(), BTreeSet::new(), BTreeSet::new());
         let mut expected =
-            Self { truth, revision, time_ms, with_last, before, now, touched, written };
+            Self { truth, revision, time_ms, if_unsure, before, now, touched, written };
         match expected.run(op) {
             Ok(said) => (said, expected.effects()),
             Err(said) => (said, BTreeMap::new()),
@@ -386,7 +386,7 @@ impl<'a> Expected<'a> {
             Expiry::Keep => self.now.get(key).map_or(Deadline::Never, |it| it.deadline.clone()),
             Expiry::Lease(id) => {
                 let lease = keys::lease(id);
-                if !self.truth.lease_lives(&lease, self.time_ms, self.with_last) {
+                if !self.truth.lease_lives(&lease, (self.revision, self.time_ms), self.if_unsure) {
                     return Err(Said::LeaseNotFound);
                 }
                 Deadline::Of(Box::new(lease))

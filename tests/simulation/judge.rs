@@ -155,8 +155,8 @@ impl Judge<'_> {
         }
         let state = self.truth.state(revision);
         let mut should = Vec::new();
-        for with_last in [true, false] {
-            let (expected, changes) = self.expected(call, (&state, revision), time_ms, with_last);
+        for if_unsure in [true, false] {
+            let (expected, changes) = self.expected(call, (&state, revision), time_ms, if_unsure);
             if !changes && expected == *said {
                 return Ok(None);
             }
@@ -176,9 +176,9 @@ impl Judge<'_> {
         if matches!(call.op, Op::Revoke { .. }) || call.op.work().is_none() {
             return None;
         }
-        [true, false].into_iter().find_map(|with_last| {
+        [true, false].into_iter().find_map(|if_unsure| {
             let over = (&before, revision);
-            let (said, effects) = Expected::of(self.truth, &call.op, over, step.time_ms, with_last);
+            let (said, effects) = Expected::of(self.truth, &call.op, over, step.time_ms, if_unsure);
             (!effects.is_empty() && is_same(&effects, step)).then_some(said)
         })
     }
@@ -188,13 +188,13 @@ impl Judge<'_> {
         call: &Call,
         over: (&State, u64),
         time_ms: i64,
-        with_last: bool,
+        if_unsure: bool,
     ) -> (Said, bool) {
         if matches!(call.op, Op::Clear) {
             let live = self.truth.live(over.0, time_ms);
             return (Said::Cleared(live.len() as u64), !over.0.is_empty());
         }
-        let (said, effects) = Expected::of(self.truth, &call.op, over, time_ms, with_last);
+        let (said, effects) = Expected::of(self.truth, &call.op, over, time_ms, if_unsure);
         (said, !effects.is_empty())
     }
 
@@ -218,9 +218,9 @@ impl Judge<'_> {
         let mut times: BTreeSet<_> = ends.chain(moments).filter(|at| window.contains(at)).collect();
         times.extend([call.sent.1, call.ended.1]);
         for time_ms in times {
-            for with_last in [true, false] {
+            for if_unsure in [true, false] {
                 let over = (&state, revision);
-                if self.expected(call, over, time_ms, with_last).0 == *said {
+                if self.expected(call, over, time_ms, if_unsure).0 == *said {
                     return Ok(());
                 }
             }

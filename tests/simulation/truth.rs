@@ -129,15 +129,25 @@ impl Truth {
         }
     }
 
-    /// Whether a lease lived at a time: as was known up to then, or only before.
-    pub fn lease_lives(&self, lease: &Key, time_ms: i64, with_last: bool) -> bool {
-        let known = self.kept(lease).iter();
-        let known = known.take_while(|kept| match with_last {
-            true => kept.time_ms <= time_ms,
-            false => kept.time_ms < time_ms,
-        });
-        let last = known.last().and_then(|kept| kept.entry.as_ref());
-        last.is_some_and(|lease| !lease.deadline.is_due(time_ms))
+    /// Whether a lease lived for what was done over a revision at a time. What was written of it in that very
+    /// millisecond with no revision between may have come before or after: `if_unsure` is the answer where that decides.
+    pub fn lease_lives(
+        &self,
+        lease: &Key,
+        (revision, time_ms): (u64, i64),
+        if_unsure: bool,
+    ) -> bool {
+        let kept = self.kept(lease);
+        let is_known = |kept: &Kept| {
+            kept.time_ms < time_ms || kept.time_ms == time_ms && kept.revision < revision
+        };
+        let known = kept.partition_point(is_known);
+        let unsure = kept[known..].iter();
+        let unsure = unsure.take_while(|kept| (kept.revision, kept.time_ms) == (revision, time_ms));
+        let lives =
+            |kept: &Kept| kept.entry.as_ref().is_some_and(|lease| !lease.deadline.is_due(time_ms));
+        let mut lived = unsure.map(lives).chain([kept[..known].last().is_some_and(lives)]);
+        if if_unsure { lived.any(|lives| lives) } else { lived.all(|lives| lives) }
     }
 
     /// Of what a revision held, what was to be seen at a time.
