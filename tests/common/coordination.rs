@@ -168,6 +168,28 @@ pub fn kept(answer: KeepAliveResponse) -> Result<Lease, Box<Failure>> {
     }
 }
 
+/// A call that waits for a lock. It waits on if this is dropped, and may fail then.
+pub struct Waiter(JoinHandle<Result<AcquireResponse, Failure>>);
+
+impl Waiter {
+    /// The lock, when it is granted.
+    pub async fn granted(self) -> Lock {
+        let answer = self.0.await.expect("the call ends");
+        let answer = answer.unwrap_or_else(|failure| panic!("{failure:?}"));
+        granted(answer.clone()).unwrap_or_else(|| panic!("it is taken: {answer:?}"))
+    }
+
+    /// Waits no longer.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Whether there is an answer.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
 impl Namespace {
     /// Takes a lock that is to be had.
     pub async fn hold(&self, request: AcquireRequest) -> Lock {
@@ -190,9 +212,9 @@ impl Namespace {
 
     /// Starts waiting for a lock that is taken, and returns when the place in the queue, counted from 1,
     /// is had.
-    pub async fn queue(&self, request: AcquireRequest, place: u32) -> JoinHandle<Lock> {
+    pub async fn queue(&self, request: AcquireRequest, place: u32) -> Waiter {
         let (ns, name) = (self.clone(), request.name.clone());
-        let waiter = tokio::spawn(async move { ns.hold(request).await });
+        let waiter = Waiter(tokio::spawn(async move { ns.call(request).await }));
         self.until_waiting(&name, place).await;
         waiter
     }

@@ -341,7 +341,7 @@ async fn a_lock_ends_with_its_lease(ns: Namespace) {
     let lease = ns.ok(grant(3_000)).await.lease.expect("answered");
     let lock = ns.hold(acquire_by("l", lease.lease_id)).await;
     let waiter = ns.queue(patient(acquire("l")), 1).await;
-    let next = waiter.await.expect("granted");
+    let next = waiter.granted().await;
     assert!(next.token > lock.token);
     assert!(next.acquired_at_ms >= lease.expires_at_ms, "early: {next:?}");
     ns.lost(renew(&lock), &lock, "lease_expired").await;
@@ -352,7 +352,7 @@ async fn a_lock_is_released_with_a_revoked_lease(ns: Namespace) {
     let lock = ns.hold(acquire_by("l", lease)).await;
     let waiter = ns.queue(patient(acquire("l")), 1).await;
     assert_eq!(ns.ok(revoke(lease)).await.locks, 1);
-    assert!(waiter.await.expect("granted").token > lock.token);
+    assert!(waiter.granted().await.token > lock.token);
     ns.lost(renew(&lock), &lock, "lease_revoked").await;
 }
 

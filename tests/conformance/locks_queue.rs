@@ -34,7 +34,7 @@ async fn a_released_lock_passes_to_who_waits(ns: Namespace) {
     let first = ns.hold(acquire("l")).await;
     let waiter = ns.queue(patient(acquire_for("l", 60_000)), 1).await;
     let released = ns.ok(release(&first)).await;
-    let second = waiter.await.expect("granted");
+    let second = waiter.granted().await;
     assert!(second.token > first.token && second.token >= released.revision);
     assert_eq!(second.ttl_ms, 60_000);
     // The TTL counts from when the call that waited took the lock.
@@ -50,7 +50,7 @@ async fn fifty_waiters_are_served_in_the_order_they_came(ns: Namespace) {
     }
     for (waiter, behind) in waiters.into_iter().zip((0..50).rev()) {
         assert!(ns.ok(release(&lock)).await.released);
-        let next = waiter.await.expect("granted");
+        let next = waiter.granted().await;
         assert!(next.token > lock.token);
         assert_eq!(ns.lock("l").await, Some(Lock { waiting: behind, ..next.clone() }));
         lock = next;
@@ -75,7 +75,7 @@ async fn a_broken_lock_passes_on(ns: Namespace) {
     let first = ns.hold(acquire("l")).await;
     let waiter = ns.queue(patient(acquire("l")), 1).await;
     assert!(ns.ok(break_lock(&first, "")).await.broken);
-    assert!(waiter.await.expect("granted").token > first.token);
+    assert!(waiter.granted().await.token > first.token);
     ns.lost(renew(&first), &first, "broken").await;
 }
 
@@ -92,7 +92,7 @@ async fn a_try_does_not_pass_who_waits(ns: Namespace) {
     let (released, tried) = tokio::join!(ns.ok(release(&first)), ns.ok(acquire("l")));
     assert!(released.released);
     assert_eq!(granted(tried), None);
-    waiter.await.expect("granted");
+    waiter.granted().await;
 }
 
 async fn the_same_acquire_id_keeps_its_place(ns: Namespace) {
@@ -102,12 +102,12 @@ async fn the_same_acquire_id_keeps_its_place(ns: Namespace) {
     let behind = ns.queue(patient(acquire("l")), 2).await;
     let again = ns.queue(attempt, 2).await;
     ns.ok(release(&held)).await;
-    let (first, again) = (first.await.expect("granted"), again.await.expect("granted"));
+    let (first, again) = (first.granted().await, again.granted().await);
     assert_eq!(first.token, again.token);
     assert!(!behind.is_finished());
     assert_eq!(ns.lock("l").await.expect("held").waiting, 1);
     ns.ok(release(&first)).await;
-    assert!(behind.await.expect("granted").token > first.token);
+    assert!(behind.granted().await.token > first.token);
 }
 
 async fn a_place_outlives_the_first_of_its_calls(ns: Namespace) {
@@ -122,11 +122,11 @@ async fn a_place_outlives_the_first_of_its_calls(ns: Namespace) {
     }
     first.abort();
     ns.ok(release(&held)).await;
-    let granted = again.await.expect("granted");
+    let granted = again.granted().await;
     assert_eq!(ns.hold(attempt).await.token, granted.token);
     assert!(!behind.is_finished());
     ns.ok(release(&granted)).await;
-    behind.await.expect("granted");
+    behind.granted().await;
 }
 
 async fn who_stopped_waiting_is_not_served(ns: Namespace) {
@@ -134,7 +134,7 @@ async fn who_stopped_waiting_is_not_served(ns: Namespace) {
     ns.taken(AcquireRequest { wait_ms: 50, ..acquire("l") }).await;
     let waiter = ns.queue(patient(acquire("l")), 1).await;
     ns.ok(release(&held)).await;
-    waiter.await.expect("granted");
+    waiter.granted().await;
 }
 
 async fn a_place_can_be_given_up(ns: Namespace) {
@@ -148,7 +148,7 @@ async fn a_place_can_be_given_up(ns: Namespace) {
     assert!(!ns.ok(give_up(&attempt)).await.released);
     assert!(!behind.is_finished());
     ns.ok(release(&held)).await;
-    behind.await.expect("granted");
+    behind.granted().await;
 }
 
 async fn a_cancelled_waiter_leaves_the_queue_within_a_second(ns: Namespace) {
@@ -186,7 +186,7 @@ async fn the_one_behind_a_cancelled_waiter_gets_the_lock(ns: Namespace) {
     gone.abort();
     ns.until_waiting("l", 1).await;
     let released = ns.ok(release(&held)).await;
-    let lock = behind.await.expect("granted");
+    let lock = behind.granted().await;
     assert!(lock.acquired_at_ms - released.time_ms <= GRANT_MS);
 }
 
@@ -229,7 +229,7 @@ async fn a_waiter_whose_lease_ended_is_not_served(ns: Namespace) {
     let behind = ns.queue(patient(acquire("l")), 2).await;
     assert!(ns.ok(revoke(lease)).await.revoked);
     ns.ok(release(&held)).await;
-    behind.await.expect("granted");
+    behind.granted().await;
     let failure = dead.await.expect("the call ends").expect_err("its lease has ended");
     failure.expect(ErrorReason::LeaseNotFound);
 }
@@ -240,7 +240,7 @@ async fn a_lock_granted_from_the_queue_shows_its_new_owner(ns: Namespace) {
     let request = AcquireRequest { owner: owner.clone(), value: "2".into(), ..acquire("l") };
     let waiter = ns.queue(patient(request), 1).await;
     ns.ok(release(&held)).await;
-    let lock = waiter.await.expect("granted");
+    let lock = waiter.granted().await;
     assert_eq!((&lock.owner, lock.value.as_ref()), (&owner, &b"2"[..]));
     assert_eq!(ns.lock("l").await, Some(lock));
 }
@@ -258,9 +258,9 @@ async fn queues_of_locks_are_apart(ns: Namespace) {
     let for_a = ns.queue(patient(acquire("a")), 1).await;
     let for_b = ns.queue(patient(acquire("b")), 1).await;
     ns.ok(release(&b)).await;
-    assert_eq!(for_b.await.expect("granted").name, "b");
+    assert_eq!(for_b.granted().await.name, "b");
     assert_eq!(ns.lock("a").await.expect("held").waiting, 1);
     assert!(!for_a.is_finished());
     ns.ok(release(&a)).await;
-    assert_eq!(for_a.await.expect("granted").name, "a");
+    assert_eq!(for_a.granted().await.name, "a");
 }

@@ -83,7 +83,7 @@ async fn a_release_with_a_waiter_is_followed_by_the_grant(ns: Namespace) {
     let waiter = ns.queue(patient(acquire("l")), 1).await;
     let mut watcher = LockWatcher::on(&ns, watch_locks_after("", first.token)).await;
     ns.ok(release(&first)).await;
-    let second = waiter.await.expect("granted");
+    let second = waiter.granted().await;
     let events = watcher.events(2).await;
     let expected = [(Type::Released, "l", first.token), (Type::Granted, "l", second.token)];
     assert_eq!(told(&events), expected);
@@ -102,7 +102,7 @@ async fn a_grant_to_a_waiting_call_lasts_as_long_as_the_offer_until_it_is_taken(
     assert_eq!(granted.lease_id, Some(lease));
     // Should the call be gone, the lock goes to the next then, however long the lease lasts.
     assert!(granted.expires_at_ms <= events[1].time_ms + 2000, "{granted:?}");
-    let taken = waiter.await.expect("it is granted");
+    let taken = waiter.granted().await;
     assert!(taken.expires_at_ms > events[1].time_ms + 2000, "{taken:?}");
 }
 
@@ -204,7 +204,7 @@ async fn a_watch_resumes_without_loss_or_repetition(ns: Namespace) {
         ns.ok(update_value(&lock, "v")).await;
         ns.ok(release(&lock)).await;
         ns.set("k", "2").await;
-        ns.ok(release(&waiter.await.expect("granted"))).await;
+        ns.ok(release(&waiter.granted().await)).await;
     }
     let now = ns.revision().await;
     let lineage = Some(ns.lineage().await);

@@ -62,7 +62,7 @@ async fn a_waiter_gets_the_lock_when_the_hold_ends(ns: Namespace, clock: Arc<Tes
     assert_eq!(ns.until_waiting("l", 1).await, clock.now_ms());
     assert!(!waiter.is_finished());
     pass(&clock, 1);
-    let next = waiter.await.expect("granted");
+    let next = waiter.granted().await;
     assert_eq!(next.acquired_at_ms, lock.expires_at_ms);
     assert_eq!(next.expires_at_ms, clock.now_ms() + 500);
 }
