@@ -7,6 +7,7 @@ use holdfast_proto::v1::{
 use libtest_mimic::{Failed, Trial};
 
 use crate::{
+    common::failure::Failure,
     history::{Call, Change, Chronicle, Epoch, History, Outcome, Request, Watch},
     judge::{judge, judge_all},
 };
@@ -22,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         Ok(()) => Err("not caught".into()),
     };
     let watched_before = || Ok(judge_all(&watched_before_it_was()).map_err(|it| it.to_string())?);
+    let reset = || Ok(judge_all(&begun_anew_before_it_was()).map_err(|it| it.to_string())?);
     let missed = || Ok(judge_all(&with_one_missed()).map_err(|it| it.to_string())?);
     let shared = || Ok(judge_all(&with_a_shared_revision()).map_err(|it| it.to_string())?);
     let renewed = || Ok(judge(&perhaps_renewed()).map_err(|it| it.to_string())?);
@@ -31,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("judge::an_offer_that_was_perhaps_taken_ends_with_its_lease", renewed),
         Trial::test("judge::a_revision_that_two_lineages_share_passes", shared),
         Trial::test("judge::a_watch_from_before_a_lineage_passes", watched_before),
+        Trial::test("judge::a_watch_that_begins_anew_before_a_lineage_passes", reset),
         Trial::test("judge::a_lineage_that_nobody_took_down_passes", missed),
         Trial::test("judge::a_call_that_hears_too_late_of_its_offer_passes", passes),
         Trial::test("judge::a_waiting_call_that_is_passed_over", caught),
@@ -199,6 +202,55 @@ fn watched_before_it_was() -> Chronicle {
         calls: vec![look(10, 10), look(130, 0), look(200, 1000)],
         watches: vec![watch],
         ..two_lineages()
+    }
+}
+
+/// A watch that was to go on with the first lineage began anew while there was none, and ended when the second had lost what
+/// came after its beginning.
+fn begun_anew_before_it_was() -> Chronicle {
+    let created =
+        watch_response::Created { revision: 10, reset: true, ..watch_response::Created::default() };
+    let first = WatchResponse {
+        revision: 10,
+        body: Some(watch_response::Body::Created(created)),
+        ..WatchResponse::default()
+    };
+    let after = watch_request::AfterRevision { revision: 9, or_initial: true };
+    let end = Failure {
+        reason: "LINEAGE_CHANGED".to_owned(),
+        metadata: [("valid_through".to_owned(), "1000".to_owned())].into(),
+        ..Failure::default()
+    };
+    let watch = Watch {
+        request: WatchRequest {
+            lineage: Some("first".to_owned()),
+            start: Some(watch_request::Start::AfterRevision(after)),
+            ..WatchRequest::default()
+        },
+        opened: 125,
+        closed: 300,
+        messages: vec![(126, first)],
+        end: Some(end),
+        starved: false,
+    };
+    let [first, second] = two_lineages().epochs.try_into().expect("there are two");
+    let third = Epoch {
+        lineage: "third".to_owned(),
+        base: 2000,
+        shared: Some(1000),
+        is_known: true,
+        last: 2000,
+        ..Epoch::default()
+    };
+    Chronicle {
+        epochs: vec![first, second, third],
+        changes: vec![
+            Change { begun: 100, done: 120, kept: None },
+            Change { begun: 250, done: 260, kept: Some(140) },
+        ],
+        calls: vec![look(10, 10), look(130, 0), look(150, 1001), look(320, 2000)],
+        watches: vec![watch],
+        ..Chronicle::default()
     }
 }
 

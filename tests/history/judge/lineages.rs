@@ -415,7 +415,8 @@ impl<'a> Course<'a> {
         let begun = watch.messages.last().map_or(watch.opened, |(at, _)| *at);
         let from = self.turns.iter().filter(|turn| turn.to <= begun).count();
         let to = self.turns.iter().filter(|turn| turn.from < watch.closed).count();
-        let followed = named(watch).or(asked.lineage);
+        // One that has begun anew while there was no namespace names none.
+        let followed = named(watch).or(asked.lineage.filter(|_| !asked.reset));
         let mut possible = Vec::new();
         for number in from..=to {
             let lineage = &self.chronicle.epochs[number].lineage;
