@@ -21,6 +21,7 @@ crate::cases! {
     what_has_ended_does_not_travel,
     deadlines_travel,
     calls_that_wait_do_not_travel,
+    calls_that_wait_over_an_import_queue_up_anew,
     request_records_do_not_travel,
     settings_travel,
     a_stream_without_its_end_changes_nothing,
@@ -282,6 +283,24 @@ async fn calls_that_wait_do_not_travel(ns: Namespace) {
     assert_eq!(copy.lock("l").await, None);
     ns.ok(release(&lock)).await;
     waiter.granted().await;
+}
+
+async fn calls_that_wait_over_an_import_queue_up_anew(ns: Namespace) {
+    let lock = ns.hold(acquire_for("l", 3_600_000)).await;
+    let first = ns.queue(patient(acquire("l")), 1).await;
+    let second = ns.queue(patient(acquire("l")), 2).await;
+    ns.import(&ns.export().await, true).await.expect("it is imported");
+    ns.until_waiting("l", 2).await;
+    ns.ok(release(&lock)).await;
+    // Nobody comes before them, though they may wait at two servers, and so have come in another order.
+    let holder = ns.taken(acquire("l")).await;
+    let served = [first, second].map(|waiter| async {
+        let lock = waiter.granted().await;
+        ns.ok(release(&lock)).await;
+        lock.token
+    });
+    let tokens = futures::future::join_all(served).await;
+    assert_eq!(tokens.iter().min(), Some(&holder.token));
 }
 
 async fn request_records_do_not_travel(ns: Namespace) {

@@ -234,7 +234,7 @@ pub(super) fn acquire_response(
     let outcome = match reply {
         AcquireReply::Granted(lock) => Outcome::Lock(answered(lock)?),
         AcquireReply::Held(lock) => Outcome::Holder(answered(lock)?),
-        AcquireReply::Queued => {
+        AcquireReply::Queued | AcquireReply::Unattended => {
             return Err(Failure::internal("to take a lock was answered while it waits"));
         }
     };

@@ -76,6 +76,8 @@ pub enum AcquireReply<E> {
     Held(LockReply<E>),
     /// It has a place in the queue.
     Queued,
+    /// It has none, for its server is not known to live.
+    Unattended,
 }
 
 /// Lets a hold last its TTL from now.
@@ -223,6 +225,9 @@ impl Acquire {
     ) -> Result<AcquireReply<Seen>, Refusal<Seen>> {
         match &self.wait {
             Wait::No | Wait::NotYet { .. } => {}
+            Wait::Queue { server, .. } if workspace.get(server).is_none() => {
+                return Ok(AcquireReply::Unattended);
+            }
             Wait::Queue { server, is_first, .. } => {
                 let limit = MAX_WAITING;
                 if !workspace.queue_up(&self.lock, self.hold(), server, *is_first, limit) {
@@ -355,6 +360,7 @@ impl<E> AcquireReply<E> {
             Self::Granted(lock) => AcquireReply::Granted(lock.map(show)),
             Self::Held(lock) => AcquireReply::Held(lock.map(show)),
             Self::Queued => AcquireReply::Queued,
+            Self::Unattended => AcquireReply::Unattended,
         }
     }
 }

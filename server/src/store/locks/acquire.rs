@@ -46,6 +46,8 @@ pub(in crate::store) struct WaitingCalls {
     is_attended: bool,
     /// The key that says that this server lives, once it does.
     presence: Option<Key>,
+    /// Told when that is not there any more.
+    is_missed: Arc<Notify>,
 }
 
 impl Store {
@@ -81,11 +83,17 @@ impl Store {
                 else => None,
             };
             is_over |= server.is_none();
-            let wait = match server {
-                Some(server) => Wait::Queue { server, call: call.id, is_first },
+            let wait = match &server {
+                Some(server) => Wait::Queue { server: server.clone(), call: call.id, is_first },
                 None => Wait::NoLonger { call: call.id },
             };
             let answer = self.submit_one(name, call.ask(&submission, wait)).await?;
+            if let (Reply::Acquired(AcquireReply::Unattended), Some(server)) =
+                (&answer.reply, &server)
+            {
+                call.namespace.waiting.lock().miss(server);
+                continue;
+            }
             is_first = false;
             if is_over || !matches!(answer.reply, Reply::Acquired(AcquireReply::Queued)) {
                 call.finish(caller);
@@ -113,6 +121,7 @@ impl Store {
     /// Says that this server lives, and wakes calls that are offered their locks, until none waits.
     async fn attend(self: Arc<Self>, namespace: Arc<Namespace>) {
         let mut follower = None;
+        let is_missed = namespace.waiting.lock().is_missed.clone();
         loop {
             let said = self.say_present(&namespace).await;
             if let Err(error) = said {
@@ -147,6 +156,7 @@ impl Store {
                 tokio::select! {
                     biased;
                     () = &mut next => break,
+                    () = is_missed.notified() => break,
                     batch = seen => match (batch, &mut follower) {
                         (Ok(batch), Some(follower)) => {
                             follower.take(&batch);
@@ -204,6 +214,14 @@ impl WaitingCalls {
     fn enter_all(&mut self, server: Key) {
         self.presence = Some(server);
         self.wake_all();
+    }
+
+    /// What said that this server lives is not there any more: it is to be said anew.
+    fn miss(&mut self, server: &Key) {
+        if self.presence.as_ref() == Some(server) {
+            self.presence = None;
+            self.is_missed.notify_one();
+        }
     }
 
     /// In the order in which they came, for in that order they queue up.
