@@ -13,6 +13,7 @@ crate::cases! {
     update_changes_only_what_is_set,
     update_mask_says_which_fields_to_take,
     updates_at_once_are_answered_with_what_each_has_made,
+    a_namespace_is_told_as_of_one_state,
     settings_survive_clear_and_not_delete,
     default_ttl_counts_for_entries_without_an_expiry,
     key_quota_refuses_new_keys_only,
@@ -158,6 +159,29 @@ async fn updates_at_once_are_answered_with_what_each_has_made(ns: Namespace) {
         }
     });
     futures::future::join_all(updates).await;
+}
+
+async fn a_namespace_is_told_as_of_one_state(ns: Namespace) {
+    // There is room for one more key at the most, and never for less than there are.
+    let write = async {
+        for count in 1..=100 {
+            let room = NamespaceSettings { quota_max_keys: Some(count), ..Default::default() };
+            ns.ok(update(room)).await;
+            ns.set(&count.to_string(), "v").await;
+        }
+    };
+    let look = async {
+        loop {
+            let Some(seen) = ns.state().await.namespace else { continue };
+            let room = seen.settings.and_then(|settings| settings.quota_max_keys);
+            let room = room.expect("it is there from the beginning");
+            assert!([seen.key_count, seen.key_count + 1].contains(&room), "{seen:?}");
+        }
+    };
+    tokio::select! {
+        () = write => {}
+        () = look => {}
+    }
 }
 
 async fn settings_survive_clear_and_not_delete(ns: Namespace) {

@@ -262,17 +262,30 @@ impl Store {
         self.namespace(namespace).pin(revision)
     }
 
-    /// What is known of a namespace with its settings, if it exists, and where it stands in any case.
+    /// What is known of a namespace with its settings, if it exists, and where it stands in any case: all as of one state.
     pub async fn namespace_info(
         &self,
         namespace: &NamespaceName,
     ) -> Result<(Tip, Option<(NamespaceInfo, Settings)>), StoreError> {
-        let answer = self.backend.read(namespace, &[keys::settings()], None).await?;
-        let settings =
-            self.namespace(namespace).settings(answer.entries.first().and_then(Option::as_ref));
-        let info = self.backend.namespace(namespace).await?;
-        let tip = info.as_ref().map_or(answer.tip, |info| info.tip);
-        Ok((tip, info.map(|info| (info, *settings))))
+        loop {
+            let info = self.backend.namespace(namespace).await?;
+            let answer = self.backend.read(namespace, &[keys::settings()], None).await?;
+            let stored = answer.entries.first().and_then(Option::as_ref);
+            let Some(info) = info else {
+                if answer.tip.lineage.is_none() {
+                    return Ok((answer.tip, None));
+                }
+                continue;
+            };
+            // Settings are never removed but with the namespace: what there is of them now was there then.
+            let were_there = stored.is_none_or(|stored| stored.updated_at_ms < info.tip.time_ms);
+            let is_of_one_state = answer.tip.position == info.tip.position
+                || answer.tip.lineage == info.tip.lineage && were_there;
+            if is_of_one_state {
+                let settings = self.namespace(namespace).settings(stored);
+                return Ok((info.tip, Some((info, *settings))));
+            }
+        }
     }
 
     /// Namespaces with their settings, in order of their names.
