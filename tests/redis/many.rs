@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use holdfast_proto::v1::{BatchSetRequest, ErrorReason, EventType, SetRequest, WatchRequest};
+use holdfast_proto::v1::{
+    BatchSetRequest, DeleteNamespaceRequest, ErrorReason, EventType, SetRequest, WatchRequest,
+    WriteOptions,
+};
 
 use crate::{
     common::{
@@ -29,6 +32,7 @@ crate::cases! {
     the_end_of_a_large_lease_is_committed_beside_a_hot_writer,
     a_turn_ends_also_where_the_clock_stands_still,
     a_write_goes_on_from_what_another_server_has_just_written,
+    one_of_many_begins_a_namespace_anew,
 }
 
 /// A Redis with so many servers, and a namespace through each.
@@ -40,6 +44,25 @@ async fn several(count: usize) -> (Redis, Vec<TestServer>, Vec<Namespace>) {
     }
     let namespaces = servers.iter().map(|server| ns.through(server)).collect();
     (redis, servers, namespaces)
+}
+
+async fn one_of_many_begins_a_namespace_anew() {
+    let (_redis, _servers, namespaces) = several(2).await;
+    for _ in 0..50 {
+        namespaces[0].ok(DeleteNamespaceRequest::default()).await;
+        let begin = (0..8_usize).map(|number| {
+            let options =
+                Some(WriteOptions { expected_lineage: Some(String::new()), ..Default::default() });
+            let request = SetRequest { options, ..set(&number.to_string(), "v") };
+            namespaces[number % 2].call(request)
+        });
+        let begun = futures::future::join_all(begin).await;
+        let (begun, refused): (Vec<_>, Vec<_>) = begun.into_iter().partition(Result::is_ok);
+        assert_eq!(begun.len(), 1, "{begun:?}");
+        for failure in refused.into_iter().filter_map(Result::err) {
+            failure.expect(ErrorReason::LineageChanged);
+        }
+    }
 }
 
 async fn a_queue_is_fair_across_servers() {

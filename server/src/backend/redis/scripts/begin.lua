@@ -7,5 +7,8 @@ if not h[1] then
 end
 if h[LINEAGE] == NO_LINEAGE then
   h[IDENTITY], h[LINEAGE], h[CREATED] = identity, ARGV[2], now_text
+  -- Who has read that there is nothing relies on that, whatever its keys.
+  h[FORGOTTEN] = format(WHOLE, h[POSITION] + 1)
+  h[HALF], h[HALF_KEYS] = h[FORGOTTEN], ZERO
 end
 local before = h[REVISION]
