@@ -9,8 +9,8 @@ use std::{
 };
 
 use holdfast_proto::v1::{
-    BatchSetRequest, DeleteNamespaceRequest, ErrorReason, EventType, SetRequest, WatchRequest,
-    WriteOptions,
+    BatchSetRequest, ClearNamespaceRequest, DeleteNamespaceRequest, ErrorReason, EventType,
+    SetRequest, WatchRequest, WriteOptions,
 };
 
 use crate::{
@@ -33,6 +33,7 @@ crate::cases! {
     a_turn_ends_also_where_the_clock_stands_still,
     a_write_goes_on_from_what_another_server_has_just_written,
     one_of_many_begins_a_namespace_anew,
+    a_clear_takes_nothing_that_has_ended,
 }
 
 /// A Redis with so many servers, and a namespace through each.
@@ -62,6 +63,34 @@ async fn one_of_many_begins_a_namespace_anew() {
         for failure in refused.into_iter().filter_map(Result::err) {
             failure.expect(ErrorReason::LineageChanged);
         }
+    }
+}
+
+async fn a_clear_takes_nothing_that_has_ended() {
+    let redis = Redis::start().expect("there is a redis-server");
+    let (near, far) = (Proxy::to(&redis.address()).await, Proxy::to(&redis.address()).await);
+    let through = |proxy: &Proxy| format!("redis://{}", proxy.address);
+    let gone = TestServer::on(&through(&near)).await;
+    let server = TestServer::on(&through(&far)).await;
+    let namespaces = (0..12).map(|number| Namespace::fresh(&gone, &format!("n{number}")));
+    let namespaces: Vec<_> = namespaces.collect();
+    for ns in &namespaces {
+        ns.set("first", "1").await;
+    }
+    // The one that is the first to look at the deadlines of half of them is cut off.
+    near.block();
+    far.delay(Duration::from_millis(3));
+    for (ns, before_ms) in namespaces.iter().zip((8..).step_by(3)) {
+        let ns = ns.through(&server);
+        let begun = ns.revision().await;
+        let lease = ns.ok(grant(150)).await.lease.expect("granted");
+        ns.ok(SetRequest { expiry: with_lease(lease.lease_id), ..set("k", "1") }).await;
+        ns.until(lease.expires_at_ms - before_ms).await;
+        let cleared = ns.ok(ClearNamespaceRequest::default()).await;
+        let mut watcher = ns.watching(watch_after(all(), begun)).await;
+        let events = watcher.events_through(cleared.revision).await;
+        let has_expired = events.iter().any(|event| event.r#type() == EventType::Expire);
+        assert_eq!(has_expired, cleared.time_ms >= lease.expires_at_ms, "{before_ms} {events:?}");
     }
 }
 

@@ -210,8 +210,9 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<Trimmed, BackendError>;
 
     /// Removes all user keys and notes at one revision, with one [`ChangeKind::Clear`], if nothing was committed
-    /// after position `at` and the clock has not passed `valid_until_ms`; older revisions can no longer be read,
-    /// though their log stays for watches. `records` are unlogged writes of the same commit.
+    /// after position `at`, no user key is due by its own deadline, and the clock has not passed `valid_until_ms`; older
+    /// revisions can no longer be read, though their log stays for watches. `records` are unlogged writes of the same
+    /// commit.
     async fn clear(
         &self,
         namespace: &NamespaceName,

@@ -48,7 +48,7 @@ impl Embedded {
         };
         let mut image = cell.image.write();
         let now_ms = image.time_ms(self.clock_ms());
-        if let Some(moved) = moved_at_all(&image, at, valid_until_ms, now_ms) {
+        if let Some(moved) = moved_or_due(&mut image, at, valid_until_ms, now_ms) {
             return Ok(CommitOutcome::Moved(moved));
         }
         let before = image.revision();
@@ -147,7 +147,7 @@ impl Embedded {
         let record = {
             let mut image = cell.image.write();
             let now_ms = image.time_ms(self.clock_ms());
-            if let Some(moved) = moved_at_all(&image, at, valid_until_ms, now_ms) {
+            if let Some(moved) = moved_or_due(&mut image, at, valid_until_ms, now_ms) {
                 return Ok(CommitOutcome::Moved(moved));
             }
             stamp(&mut image, namespace, Action::Clear(records), now_ms)
@@ -328,7 +328,19 @@ fn moved(image: &Image, commit: &Commit<'_>, now_ms: i64) -> Option<Moved> {
     (!holds).then(|| Moved { tip: image.tip(now_ms), changed })
 }
 
-/// What a clear relies on is everything.
+/// What is due ends by itself, and is told so, before a clear.
+fn moved_or_due(
+    image: &mut Image,
+    at: Position,
+    valid_until_ms: Option<i64>,
+    now_ms: i64,
+) -> Option<Moved> {
+    let due = image.has_due_users(now_ms);
+    let moved = moved_at_all(image, at, valid_until_ms, now_ms);
+    moved.or_else(|| due.then(|| Moved { tip: image.tip(now_ms), changed: None }))
+}
+
+/// What a clear or a deletion relies on is everything.
 pub(super) fn moved_at_all(
     image: &Image,
     at: Position,

@@ -330,6 +330,19 @@ impl Image {
         (due, self.next_deadline_ms())
     }
 
+    /// Whether a user's key is due by its own deadline.
+    pub fn has_due_users(&mut self, now_ms: i64) -> bool {
+        loop {
+            if !self.user.due_keys(now_ms, 1).is_empty() {
+                return true;
+            }
+            // One look takes in only so much that has moved.
+            if self.user.next_deadline_ms().is_none_or(|next_ms| next_ms > now_ms) {
+                return false;
+            }
+        }
+    }
+
     /// A moment at or before the earliest deadline.
     pub fn next_deadline_ms(&self) -> Option<i64> {
         let spaces = [&self.user, &self.internal];

@@ -4,25 +4,26 @@ use std::sync::Arc;
 
 use super::{Answer, Job, MAX_ATTEMPTS, Outcome, QUEUE_DEPTH, Submission, Work};
 use crate::{
-    backend::{CommitOutcome, Position, StoredEntry, Tip},
+    backend::{CommitOutcome, Deadline, StoredEntry, Tip},
     store::{
         Store,
         command::{Command, Reply},
         error::StoreError,
+        keys::{self, Kind},
         namespace::Namespace,
         record::request::RecordName,
     },
 };
 
-/// How many entries that are due are removed in one step.
+/// How many entries that are due are removed in one step of those before a clear.
 const EXPIRE_STEP: usize = 1000;
 
 /// Whether a piece of work is to be done.
 enum Check {
     /// It was, before.
     Done(Box<Answer>),
-    /// It is, as long as the namespace stands at this position and until this moment.
-    ToDo { at: Position, valid_until_ms: Option<i64>, record: Option<StoredEntry> },
+    /// It is, as long as the namespace stands where this says, and until this moment.
+    ToDo { tip: Tip, valid_until_ms: Option<i64>, record: Option<StoredEntry> },
 }
 
 impl Store {
@@ -32,26 +33,26 @@ impl Store {
         submission: &Submission,
     ) -> Outcome {
         for _ in 0..MAX_ATTEMPTS {
-            let (tip, next_ms) = self.expire_all_due(namespace).await?;
-            let (at, guarded_until_ms, record) = match self.check(namespace, submission).await? {
+            if self.expire_some_due(namespace).await? {
+                continue;
+            }
+            let (tip, guarded_until_ms, record) = match self.check(namespace, submission).await? {
                 Check::Done(answer) => return Ok(*answer),
-                Check::ToDo { at, valid_until_ms, record } => (at, valid_until_ms, record),
+                Check::ToDo { tip, valid_until_ms, record } => (tip, valid_until_ms, record),
             };
             if tip.usage.keys == 0 {
                 let reply = Reply::Cleared(0);
                 return Ok(Answer { revision: tip.revision, time_ms: tip.time_ms, reply });
             }
-            if at != tip.position {
-                continue;
-            }
-            // What falls due before the commit is to be removed as such, too.
-            let next_ms = next_ms.map(|next_ms| next_ms - 1);
-            let valid_until_ms = next_ms.into_iter().chain(guarded_until_ms).min();
+            // What ends with leases is removed as such, too.
+            let until_ms = self.first_end_of_a_lease(namespace).await?.map(|end_ms| end_ms - 1);
+            let valid_until_ms = until_ms.into_iter().chain(guarded_until_ms).min();
             let reply = Reply::Cleared(tip.usage.keys);
             let request = submission.request.as_ref();
             let records =
                 request.map(|request| request.write_alone(record, &reply)).into_iter().collect();
-            let cleared = self.backend.clear(&namespace.name, at, valid_until_ms, records).await?;
+            let cleared =
+                self.backend.clear(&namespace.name, tip.position, valid_until_ms, records).await?;
             if let CommitOutcome::Committed(committed) = cleared {
                 self.note_commit(namespace, &committed);
                 let kept = request.map(|request| (RecordName::of(request), 1));
@@ -75,7 +76,7 @@ impl Store {
         for _ in 0..MAX_ATTEMPTS {
             let (at, valid_until_ms) = match self.check(namespace, submission).await? {
                 Check::Done(answer) => return Ok(*answer),
-                Check::ToDo { at, valid_until_ms, .. } => (at, valid_until_ms),
+                Check::ToDo { tip, valid_until_ms, .. } => (tip.position, valid_until_ms),
             };
             if let Some(tip) = self.backend.delete(&namespace.name, at, valid_until_ms).await? {
                 *namespace.kept.lock() = None;
@@ -107,26 +108,37 @@ impl Store {
                 let request = submission.request.as_ref();
                 let record =
                     request.and_then(|it| loaded.entry(&RecordName::of(it).key()).cloned());
-                Ok(Check::ToDo { at: loaded.at, valid_until_ms, record })
+                let tip = Tip { position: loaded.at, ..loaded.tip };
+                Ok(Check::ToDo { tip, valid_until_ms, record })
             }
         }
     }
 
-    /// What is due is removed as such, before all is. Answers where the namespace stands then, and a moment at or
-    /// before the next deadline.
-    async fn expire_all_due(
+    /// Removes, as such, keys of users that are due, and leases with what ends with them. Answers whether there were any.
+    async fn expire_some_due(
         self: &Arc<Self>,
         namespace: &Arc<Namespace>,
-    ) -> Result<(Tip, Option<i64>), StoreError> {
-        loop {
-            let tip = self.tip(&namespace.name).await?;
-            let (due, next_ms) = self.backend.expired(&namespace.name, EXPIRE_STEP).await?;
-            if !due.is_empty() {
-                let expire = Job::from(Submission::command_only(Command::Expire(due)));
-                self.try_batch(namespace, &[expire], None).await?;
-            } else if next_ms.is_none_or(|next_ms| next_ms > tip.time_ms) {
-                return Ok((tip, next_ms));
-            }
+    ) -> Result<bool, StoreError> {
+        let (mut due, _) = self.backend.expired(&namespace.name, EXPIRE_STEP).await?;
+        // What else is due stays; but it may hide what is not answered for it.
+        if due.len() < EXPIRE_STEP {
+            due.retain(|key| !key.is_internal() || keys::kind(key) == Some(Kind::Lease));
         }
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let expire = Job::from(Submission::command_only(Command::Expire(due)));
+        self.try_batch(namespace, &[expire], None).await?;
+        Ok(true)
+    }
+
+    /// When the first of all leases ends.
+    async fn first_end_of_a_lease(&self, namespace: &Namespace) -> Result<Option<i64>, StoreError> {
+        let leases = self.scan_all(namespace, &keys::leases_after(None), usize::MAX).await?.0;
+        let ends = leases.iter().filter_map(|lease| match lease.deadline {
+            Deadline::At(at_ms) => Some(at_ms),
+            Deadline::Never | Deadline::Of(_) => None,
+        });
+        Ok(ends.min())
     }
 }
