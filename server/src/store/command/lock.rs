@@ -92,7 +92,7 @@ pub struct Renew {
 }
 
 /// How a hold is named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HoldName {
     /// By its token.
     Token(Revision),
@@ -100,6 +100,8 @@ pub enum HoldName {
     AcquireId([u8; 16]),
     /// By the call it was granted to, or waits by, unless it was renewed since.
     Call([u8; 16], u64),
+    /// By what it was asked for with, but only a place in the queue that ends with this sign of life of a server.
+    Place([u8; 16], Key),
 }
 
 /// Gives a hold up, or a place in the queue.
@@ -298,7 +300,7 @@ impl Release {
         keys.extend([self.lock.clone(), keys::queue(&self.lock)]);
         match &self.hold {
             HoldName::Token(_) => {}
-            HoldName::AcquireId(id) | HoldName::Call(id, _) => {
+            HoldName::AcquireId(id) | HoldName::Call(id, _) | HoldName::Place(id, _) => {
                 keys.push(keys::wait(&self.lock, id));
             }
         }
@@ -307,7 +309,7 @@ impl Release {
     pub(super) fn run(&self, workspace: &mut Workspace) -> bool {
         let cause = match self.hold {
             HoldName::Token(_) | HoldName::AcquireId(_) => LossCause::Released,
-            HoldName::Call(..) => LossCause::Abandoned,
+            HoldName::Call(..) | HoldName::Place(..) => LossCause::Abandoned,
         };
         if let Some((lock, hold)) = workspace.hold(&self.lock)
             && self.names(&lock, &hold, workspace)
@@ -319,6 +321,7 @@ impl Release {
             HoldName::Token(_) => false,
             HoldName::AcquireId(id) => workspace.leave_queue(&self.lock, id, None),
             HoldName::Call(id, call) => workspace.leave_queue(&self.lock, id, Some(*call)),
+            HoldName::Place(id, server) => workspace.leave_queue_at(&self.lock, id, server),
         }
     }
 
@@ -329,6 +332,7 @@ impl Release {
             HoldName::Call(id, call) => {
                 hold.acquire_id.as_bytes() == id && hold.call == Some(*call)
             }
+            HoldName::Place(..) => false,
         }
     }
 }

@@ -60,10 +60,10 @@ impl Store {
     }
 }
 
-/// What gives a place up, unless its call has come back to another server.
+/// What gives a place up, unless its call has queued up again since.
 fn release(place: &StoredEntry) -> Option<Command> {
     let hold: Hold = record::decode(&place.value)?;
     let lock = keys::lock_of_place(place.key());
-    let name = HoldName::Call(*hold.acquire_id.as_bytes(), hold.call?);
+    let name = HoldName::Place(*hold.acquire_id.as_bytes(), place.deadline.reference()?.clone());
     Some(Command::Release(Release::new(lock, name)))
 }

@@ -159,6 +159,12 @@ impl Workspace<'_> {
         true
     }
 
+    /// The same for a place that ends with this sign of life of a server, and not if the call has queued up again since.
+    pub fn leave_queue_at(&mut self, lock: &Key, acquire_id: &[u8; 16], server: &Key) -> bool {
+        let wait = self.held(&keys::wait(lock, acquire_id));
+        is_at(wait.as_ref(), server) && self.leave_queue(lock, acquire_id, None)
+    }
+
     /// Grants the locks that the last group of writes freed to those who wait for them.
     pub(super) fn pass_on_freed(&mut self) {
         for lock in std::mem::take(&mut self.freed) {
