@@ -15,9 +15,10 @@ use tokio::sync::watch as value;
 
 use super::{
     Answer, Kinds, Store, StoreOptions, Submission, WatchItem, WatchQuery, WatchStart, Work,
-    command::{Command, Condition, DeleteRange, Expiry, Grant, Reply, Set},
+    command::{Acquire, Command, Condition, DeleteRange, Expiry, Grant, Reply, Set, Wait},
     error::StoreError,
     keys,
+    record::{HoldDuration, Owner},
     selector::Selector,
 };
 use crate::{
@@ -115,20 +116,33 @@ async fn a_delete_of_a_range_says_that_more_is_left_only_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_key_goes_with_its_lease_also_where_it_was_found_due_before_it_was_attached() {
+async fn what_hangs_on_a_lease_goes_with_it_also_where_it_was_found_due_before() {
     let clock = ManualClock::new(1);
     let store = store(clock.clone());
     let name = NamespaceName::new("n");
     let grant = Grant { lease: 1, ttl_ms: 10, is_chosen: true };
     submit(&store, &name, Work::Command(Command::Grant(grant))).await;
+    let lock = keys::lock("l");
+    let acquire = Acquire {
+        lock: lock.clone(),
+        acquire_id: [1; 16],
+        owner: Owner::default(),
+        value: Bytes::new(),
+        duration: HoldDuration::Lease(1),
+        wait: Wait::No,
+        renew_to_keep: false,
+    };
+    submit(&store, &name, Work::Command(Command::Acquire(Box::new(acquire)))).await;
     let written = submit(&store, &name, set("k", Expiry::Lease(1))).await;
     clock.advance(Duration::from_millis(10));
-    for due in [Key::new(b"k"), keys::lease(1)] {
+    for due in [Key::new(b"k"), lock.clone(), keys::lease(1)] {
         submit(&store, &name, Work::Command(Command::Expire(vec![due]))).await;
     }
     let log = store.backend().changes(&name, written.revision, 10, 1000).await.unwrap();
-    let removed = log.changes.iter().find(|logged| logged.change.key == Key::new(b"k")).unwrap();
+    let of = |key: &Key| log.changes.iter().find(|logged| logged.change.key == *key).unwrap();
+    let (removed, freed) = (of(&Key::new(b"k")), of(&lock));
     assert_eq!(removed.change.kind, ChangeKind::Removed(Removal::Lease));
+    assert_eq!(freed.change.revision, removed.change.revision);
 }
 
 // On one thread nothing that the watch has running comes between the two writes.

@@ -29,7 +29,7 @@ impl Workspace<'_> {
         for key in due {
             match keys::kind(&key) {
                 // It goes with its lease, which is due and still there: that was not read with what hangs on it.
-                None if self.has_lease(&key) => {}
+                None | Some(Kind::Lock) if self.has_lease(&key) => {}
                 None => keys.push(key),
                 Some(Kind::Lock) => locks.push(key),
                 Some(Kind::Other) => others.push(key),
@@ -61,7 +61,7 @@ impl Workspace<'_> {
         self.finish_removal(Removal::Ttl);
     }
 
-    /// Whether the lease that a key is attached to is there, due or not.
+    /// Whether the lease that a key is attached to, or a lock is held by, is there, due or not.
     fn has_lease(&self, key: &Key) -> bool {
         let attached = self.held(key);
         let lease = attached.as_ref().and_then(Seen::reference);
