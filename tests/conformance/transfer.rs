@@ -22,6 +22,7 @@ crate::cases! {
     deadlines_travel,
     calls_that_wait_do_not_travel,
     calls_that_wait_over_an_import_queue_up_anew,
+    an_offer_travels_also_where_its_lease_has_ended,
     request_records_do_not_travel,
     settings_travel,
     a_stream_without_its_end_changes_nothing,
@@ -283,6 +284,19 @@ async fn calls_that_wait_do_not_travel(ns: Namespace) {
     assert_eq!(copy.lock("l").await, None);
     ns.ok(release(&lock)).await;
     waiter.granted().await;
+}
+
+async fn an_offer_travels_also_where_its_lease_has_ended(ns: Namespace) {
+    let lease = ns.ok(grant(60_000)).await.lease.expect("granted").lease_id;
+    let lock = ns.hold(acquire("l")).await;
+    let waits = AcquireRequest { renew_to_keep: true, ..acquire_by("l", lease) };
+    let waiter = ns.queue(patient(waits), 1).await;
+    ns.ok(release(&lock)).await;
+    let offered = waiter.granted().await;
+    ns.ok(revoke(lease)).await;
+    let copy = ns.sibling("copy");
+    copy.import(&ns.export().await, false).await.expect("it is imported");
+    copy.lost(renew(&offered), &offered, "lease_expired").await;
 }
 
 async fn calls_that_wait_over_an_import_queue_up_anew(ns: Namespace) {

@@ -102,14 +102,17 @@ impl Import {
     /// Adds a lock; one that was added before is replaced.
     ///
     /// # Errors
-    /// If its lease was not added.
+    /// If its lease was not added, and it is to last as long as that.
     pub async fn add_lock(&mut self, lock: MovedLock) -> Result<(), StoreError> {
         let key = keys::lock(&lock.name);
         let lease = match lock.duration {
-            HoldDuration::Lease(id) if !self.leases.contains_key(&id) => {
-                return Err(self.no_lease(id));
+            HoldDuration::Lease(id) if lock.expires_at_ms.is_none() => {
+                if !self.leases.contains_key(&id) {
+                    return Err(self.no_lease(id));
+                }
+                Some(id)
             }
-            HoldDuration::Lease(id) if lock.expires_at_ms.is_none() => Some(id),
+            // One that was only offered to a call that waited ends by itself, whatever became of the lease.
             HoldDuration::Lease(_) | HoldDuration::Ttl(_) => None,
         };
         // One that comes again may have been taken by its holder meanwhile, and end with its lease now.
