@@ -103,6 +103,11 @@ impl Settings {
         log.oldest_ms.is_some_and(|oldest_ms| !bounds.hold((Revision(0), oldest_ms), log))
     }
 
+    /// Whether the namespace may hold only so much.
+    pub fn has_quota(&self) -> bool {
+        self.quota_max_keys.is_some() || self.quota_max_bytes.is_some()
+    }
+
     /// What the log has to hold at a time, while a revision is being read.
     pub fn log_bounds(&self, now_ms: i64, pinned: Option<Revision>) -> LogBounds {
         let max_bytes = self.log_max_bytes.unwrap_or(256 << 20);

@@ -95,11 +95,13 @@ impl Store {
         Ok(loaded)
     }
 
-    /// What keys hold, as far as that is known from the last commit, and has nothing to do with leases.
+    /// What keys hold, as far as that is known from the last commit, and has nothing to do with leases or quotas.
     fn recall(&self, namespace: &Namespace, keys: &[Key]) -> Option<ReadAnswer> {
         let is_attached = |entry: &StoredEntry| entry.deadline.reference().is_some();
-        let known = namespace.known.recall(keys, self.clock.now_ms());
-        known.filter(|answer| !answer.entries.iter().flatten().any(is_attached))
+        let known = namespace.known.recall(keys, self.clock.now_ms())?;
+        // How much there is no commit relies on.
+        let has_quota = namespace.settings(known.entries.first()?.as_ref()).has_quota();
+        (!has_quota && !known.entries.iter().flatten().any(is_attached)).then_some(known)
     }
 
     /// Reads keys, and with them the records that the next requests of the same clients will be looked for in.
