@@ -134,7 +134,8 @@ impl Loaded {
             let is_kept =
                 |name: &RecordName| kept.binary_search_by_key(name, |kept| kept.0).is_ok();
             let done = self.done.iter().filter(|name| !is_kept(name));
-            groups.writes.extend(done.map(|name| done_with(*name, last)));
+            let done = done.map(|name| done_with(*name, last, self.tip.time_ms));
+            groups.writes.extend(done);
             *end = groups.writes.len();
         }
         let commit =

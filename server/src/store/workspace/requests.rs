@@ -20,8 +20,10 @@ use crate::{
 
 /// How long an answer is kept at least.
 const KEPT_MS: u64 = 600_000;
-/// How long it is known that a client was done with what an answer was kept for.
-const DONE_MS: u64 = 20_000;
+/// How long it is known at least that a client was done with what an answer was kept for.
+const DONE_MS: i64 = 20_000;
+/// It ends together with all of about a second: while anything is due, reads may take longer, and each end is a commit.
+const DONE_STEP_MS: i64 = 1000;
 
 /// The records of answers that requests of this commit have to do with.
 #[derive(Debug, Default)]
@@ -140,22 +142,25 @@ impl Workspace<'_> {
     }
 }
 
-/// The write that says of a record that its client is done with it.
-pub fn done_with(name: RecordName, group: GroupIndex) -> Write {
-    put(name.key(), Bytes::from_static(request::DONE), group, DONE_MS)
+/// The write that says of a record that its client is done with it, when the time was last known to be `time_ms`.
+pub fn done_with(name: RecordName, group: GroupIndex, time_ms: i64) -> Write {
+    // The commit may come a while later than that.
+    let steps = time_ms.saturating_add(DONE_MS) / DONE_STEP_MS + 2;
+    let deadline = NewDeadline::At(steps.saturating_mul(DONE_STEP_MS));
+    put(name.key(), Bytes::from_static(request::DONE), group, deadline)
 }
 
 fn write(key: Key, writer: RecordWriter, group: GroupIndex) -> Write {
-    put(key, writer.finish(), group, KEPT_MS)
+    put(key, writer.finish(), group, NewDeadline::After(KEPT_MS))
 }
 
-fn put(key: Key, value: Bytes, group: GroupIndex, ttl_ms: u64) -> Write {
+fn put(key: Key, value: Bytes, group: GroupIndex, deadline: NewDeadline) -> Write {
     let draft = Draft {
         value,
         content_type: ContentType::JSON,
         version: 1,
         created: Created::By(group),
-        deadline: NewDeadline::After(ttl_ms),
+        deadline,
     };
     Write { key, op: WriteOp::SetUnlogged(draft) }
 }
