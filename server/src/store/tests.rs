@@ -104,6 +104,26 @@ async fn a_clear_takes_no_entry_whose_deadline_has_passed() {
 }
 
 #[tokio::test]
+async fn a_clear_removes_before_it_however_much_is_due() {
+    let clock = ManualClock::new(1);
+    let store = store(clock.clone());
+    let name = NamespaceName::new("n");
+    submit(&store, &name, set("lasting", Expiry::Never)).await;
+    let names: Vec<_> = (0..70_000).map(|number| number.to_string()).collect();
+    for names in names.chunks(1000) {
+        let ending = |name: &String| match set(name, Expiry::Ttl(5)) {
+            Work::Command(Command::Set(set)) => set,
+            other => panic!("{other:?}"),
+        };
+        let batch = Command::BatchSet(names.iter().map(ending).collect());
+        submit(&store, &name, Work::Command(batch)).await;
+    }
+    clock.advance(Duration::from_millis(5));
+    let cleared = submit(&store, &name, Work::Clear).await;
+    assert!(matches!(cleared.reply, Reply::Cleared(1)), "{:?}", cleared.reply);
+}
+
+#[tokio::test]
 async fn a_delete_of_a_range_says_that_more_is_left_only_where_it_is() {
     for ttl_ms in 1..30 {
         let (store, name, deadline_ms, _) = one_lasting_one_ending(ttl_ms).await;

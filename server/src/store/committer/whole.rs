@@ -32,8 +32,12 @@ impl Store {
         namespace: &Arc<Namespace>,
         submission: &Submission,
     ) -> Outcome {
-        for _ in 0..MAX_ATTEMPTS {
-            if self.expire_some_due(namespace).await? {
+        let mut attempts = 0;
+        while attempts < MAX_ATTEMPTS {
+            let removed = self.expire_some_due(namespace).await?;
+            // Where as much was due as is removed in one step, it was not that something falls due all the time.
+            attempts += u32::from(removed < EXPIRE_STEP);
+            if removed > 0 {
                 continue;
             }
             let (tip, guarded_until_ms, record) = match self.check(namespace, submission).await? {
@@ -114,22 +118,22 @@ impl Store {
         }
     }
 
-    /// Removes, as such, keys of users that are due, and leases with what ends with them. Answers whether there were any.
+    /// Removes, as such, keys of users that are due, and leases with what ends with them. Answers how many there were.
     async fn expire_some_due(
         self: &Arc<Self>,
         namespace: &Arc<Namespace>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<usize, StoreError> {
         let (mut due, _) = self.backend.expired(&namespace.name, EXPIRE_STEP).await?;
         // What else is due stays; but it may hide what is not answered for it.
         if due.len() < EXPIRE_STEP {
             due.retain(|key| !key.is_internal() || keys::kind(key) == Some(Kind::Lease));
         }
-        if due.is_empty() {
-            return Ok(false);
+        let count = due.len();
+        if count > 0 {
+            let expire = Job::from(Submission::command_only(Command::Expire(due)));
+            self.try_batch(namespace, &[expire], None).await?;
         }
-        let expire = Job::from(Submission::command_only(Command::Expire(due)));
-        self.try_batch(namespace, &[expire], None).await?;
-        Ok(true)
+        Ok(count)
     }
 
     /// When the first of all leases ends.
