@@ -12,6 +12,9 @@ use super::{
 };
 use crate::backend::{BackendError, NamespaceInfo, NamespaceName};
 
+/// How many names are looked at in one step at the most.
+const MOST_NAMES: usize = 1024;
+
 impl Core {
     /// Adds the name of a namespace to those of all, unless it is known to be there.
     pub(super) async fn register(&self, lane: &Lane) -> Result<(), BackendError> {
@@ -37,9 +40,12 @@ impl Core {
             _ => format!("[{prefix}"),
         };
         let mut infos = Vec::new();
+        let mut step = limit;
         while infos.len() < limit {
-            let names = self.names(&start, prefix, limit - infos.len()).await?;
+            let names = self.names(&start, prefix, step).await?;
             let Some(last) = names.last() else { break };
+            // Those of namespaces that were deleted stay: there may be many in a row.
+            step = (2 * step).min(MOST_NAMES);
             start = format!("({}", last.as_str());
             let lanes: Vec<Arc<Lane>> = names.iter().map(|name| self.lane(name)).collect();
             let none = [Bytes::from_static(b"0")];
@@ -54,6 +60,7 @@ impl Core {
                 infos.extend(info);
             }
         }
+        infos.truncate(limit);
         Ok(infos)
     }
 
