@@ -35,6 +35,7 @@ mod requests;
 mod requests_bounds;
 mod transaction;
 mod transfer;
+mod transfer_locks;
 mod watch;
 mod watch_cursor;
 mod watch_state;
@@ -109,6 +110,7 @@ fn main() -> ExitCode {
         ("requests", requests_bounds::cases()),
         ("transaction", transaction::cases()),
         ("transfer", transfer::cases()),
+        ("transfer_locks", transfer_locks::cases()),
         ("watch", watch::cases()),
         ("watch", watch_cursor::cases()),
         ("watch", watch_state::cases()),

@@ -20,9 +20,6 @@ crate::cases! {
     leases_that_end_take_imported_keys_and_locks_along,
     what_has_ended_does_not_travel,
     deadlines_travel,
-    calls_that_wait_do_not_travel,
-    calls_that_wait_over_an_import_queue_up_anew,
-    an_offer_travels_also_where_its_lease_has_ended,
     request_records_do_not_travel,
     settings_travel,
     a_stream_without_its_end_changes_nothing,
@@ -272,49 +269,6 @@ async fn deadlines_travel(ns: Namespace) {
     let ended = watcher.events(1).await.remove(0);
     assert_eq!((ended.r#type(), ended.key.as_str()), (EventType::Expire, "short"));
     assert!(ended.time_ms >= ends_ms);
-}
-
-async fn calls_that_wait_do_not_travel(ns: Namespace) {
-    let lock = ns.hold(acquire_for("l", 3_600_000)).await;
-    let waiter = ns.queue(patient(acquire("l")), 1).await;
-    let copy = ns.sibling("copy");
-    copy.import(&ns.export().await, false).await.expect("it is imported");
-    assert_eq!(copy.lock("l").await.expect("it is held").waiting, 0);
-    copy.ok(release(&lock)).await;
-    assert_eq!(copy.lock("l").await, None);
-    ns.ok(release(&lock)).await;
-    waiter.granted().await;
-}
-
-async fn an_offer_travels_also_where_its_lease_has_ended(ns: Namespace) {
-    let lease = ns.ok(grant(60_000)).await.lease.expect("granted").lease_id;
-    let lock = ns.hold(acquire("l")).await;
-    let waits = AcquireRequest { renew_to_keep: true, ..acquire_by("l", lease) };
-    let waiter = ns.queue(patient(waits), 1).await;
-    ns.ok(release(&lock)).await;
-    let offered = waiter.granted().await;
-    ns.ok(revoke(lease)).await;
-    let copy = ns.sibling("copy");
-    copy.import(&ns.export().await, false).await.expect("it is imported");
-    copy.lost(renew(&offered), &offered, "lease_expired").await;
-}
-
-async fn calls_that_wait_over_an_import_queue_up_anew(ns: Namespace) {
-    let lock = ns.hold(acquire_for("l", 3_600_000)).await;
-    let first = ns.queue(patient(acquire("l")), 1).await;
-    let second = ns.queue(patient(acquire("l")), 2).await;
-    ns.import(&ns.export().await, true).await.expect("it is imported");
-    ns.until_waiting("l", 2).await;
-    ns.ok(release(&lock)).await;
-    // Nobody comes before them, though they may wait at two servers, and so have come in another order.
-    let holder = ns.taken(acquire("l")).await;
-    let served = [first, second].map(|waiter| async {
-        let lock = waiter.granted().await;
-        ns.ok(release(&lock)).await;
-        lock.token
-    });
-    let tokens = futures::future::join_all(served).await;
-    assert_eq!(tokens.iter().min(), Some(&holder.token));
 }
 
 async fn request_records_do_not_travel(ns: Namespace) {

@@ -1,0 +1,54 @@
+//! Calls that wait for locks, over exports and imports.
+
+use holdfast_proto::v1::*;
+
+use crate::common::{coordination::*, namespace::Namespace};
+
+crate::cases! {
+    calls_that_wait_do_not_travel,
+    calls_that_wait_over_an_import_queue_up_anew,
+    an_offer_travels_also_where_its_lease_has_ended,
+}
+
+async fn calls_that_wait_do_not_travel(ns: Namespace) {
+    let lock = ns.hold(acquire_for("l", 3_600_000)).await;
+    let waiter = ns.queue(patient(acquire("l")), 1).await;
+    let copy = ns.sibling("copy");
+    copy.import(&ns.export().await, false).await.expect("it is imported");
+    assert_eq!(copy.lock("l").await.expect("it is held").waiting, 0);
+    copy.ok(release(&lock)).await;
+    assert_eq!(copy.lock("l").await, None);
+    ns.ok(release(&lock)).await;
+    waiter.granted().await;
+}
+
+async fn calls_that_wait_over_an_import_queue_up_anew(ns: Namespace) {
+    let lock = ns.hold(acquire_for("l", 3_600_000)).await;
+    let first = ns.queue(patient(acquire("l")), 1).await;
+    let second = ns.queue(patient(acquire("l")), 2).await;
+    ns.import(&ns.export().await, true).await.expect("it is imported");
+    ns.until_waiting("l", 2).await;
+    ns.ok(release(&lock)).await;
+    // Nobody comes before them, though they may wait at two servers, and so have come in another order.
+    let holder = ns.taken(acquire("l")).await;
+    let served = [first, second].map(|waiter| async {
+        let lock = waiter.granted().await;
+        ns.ok(release(&lock)).await;
+        lock.token
+    });
+    let tokens = futures::future::join_all(served).await;
+    assert_eq!(tokens.iter().min(), Some(&holder.token));
+}
+
+async fn an_offer_travels_also_where_its_lease_has_ended(ns: Namespace) {
+    let lease = ns.ok(grant(60_000)).await.lease.expect("granted").lease_id;
+    let lock = ns.hold(acquire("l")).await;
+    let waits = AcquireRequest { renew_to_keep: true, ..acquire_by("l", lease) };
+    let waiter = ns.queue(patient(waits), 1).await;
+    ns.ok(release(&lock)).await;
+    let offered = waiter.granted().await;
+    ns.ok(revoke(lease)).await;
+    let copy = ns.sibling("copy");
+    copy.import(&ns.export().await, false).await.expect("it is imported");
+    copy.lost(renew(&offered), &offered, "lease_expired").await;
+}
