@@ -432,6 +432,10 @@ impl<'a> Course<'a> {
             let next = self.chronicle.epochs.get(to.max(from + 1)).and_then(|next| next.shared);
             possible.push(next.unwrap_or(0));
         }
+        if asked.reset && named(watch).is_none() {
+            // What it followed then may have come and gone without a trace.
+            possible.push(0);
+        }
         possible
     }
 }
