@@ -168,6 +168,10 @@ pub fn kept(answer: KeepAliveResponse) -> Result<Lease, Box<Failure>> {
     }
 }
 
+fn had(answer: &AcquireResponse) -> Lock {
+    granted(answer.clone()).unwrap_or_else(|| panic!("it is taken: {answer:?}"))
+}
+
 /// A call that waits for a lock. It waits on if this is dropped, and may fail then.
 pub struct Waiter(JoinHandle<Result<AcquireResponse, Failure>>);
 
@@ -175,8 +179,7 @@ impl Waiter {
     /// The lock, when it is granted.
     pub async fn granted(self) -> Lock {
         let answer = self.0.await.expect("the call ends");
-        let answer = answer.unwrap_or_else(|failure| panic!("{failure:?}"));
-        granted(answer.clone()).unwrap_or_else(|| panic!("it is taken: {answer:?}"))
+        had(&answer.unwrap_or_else(|failure| panic!("{failure:?}")))
     }
 
     /// Waits no longer.
@@ -193,8 +196,7 @@ impl Waiter {
 impl Namespace {
     /// Takes a lock that is to be had.
     pub async fn hold(&self, request: AcquireRequest) -> Lock {
-        let answer = self.ok(request).await;
-        granted(answer.clone()).unwrap_or_else(|| panic!("it is taken: {answer:?}"))
+        had(&self.ok(request).await)
     }
 
     /// Tries for a lock that is taken; who has it.
