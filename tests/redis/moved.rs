@@ -1,9 +1,11 @@
-//! A cluster whose slots move while they are used.
+//! A cluster whose slots move while they are used, and of which one node stands still.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
+
+use holdfast_proto::v1::SetRequest;
 
 use crate::{
     common::{build::*, namespace::Namespace, redis::Cluster},
@@ -13,6 +15,7 @@ use crate::{
 crate::cases! {
     a_slot_that_moves_under_load_loses_nothing,
     namespaces_are_spread_over_the_nodes,
+    a_node_that_stands_still_holds_up_expiry_on_no_other,
 }
 
 async fn a_slot_that_moves_under_load_loses_nothing() {
@@ -84,4 +87,27 @@ async fn namespaces_are_spread_over_the_nodes() {
     let listed = ns.ok(holdfast_proto::v1::ListNamespacesRequest::default()).await;
     assert_eq!(listed.namespaces.len(), 30);
     assert_eq!(ns.ok(count(all())).await.count, 0);
+}
+
+async fn a_node_that_stands_still_holds_up_expiry_on_no_other() {
+    let cluster = Cluster::start(None).expect("it is installed");
+    let server = serve(&cluster.url()).await;
+    let ns = Namespace::fresh(&server, "ns");
+    // All servers ask the node of the names for the time.
+    let still = usize::from(cluster.slot_of("names").1 == 0);
+    let mut siblings = (0..).map(|number: u32| ns.sibling(&number.to_string()));
+    let mut on = |is_still: bool| {
+        siblings.find(|it| (cluster.slot_of(&it.name).1 == still) == is_still).expect("one is")
+    };
+    let (held_up, free) = (on(true), on(false));
+    let mut watch = watch_record(&typed(&free).await).await;
+    held_up.ok(SetRequest { expiry: ttl(500), ..set("k", "") }).await;
+    free.ok(SetRequest { expiry: ttl(700), ..set("w", "") }).await;
+    cluster.nodes[still].pause();
+    let (_, written) = next_key(&mut watch).await;
+    tokio::select! {
+        (_, expired) = next_key(&mut watch) => assert!(expired > written),
+        _ = held_up.call(get("k")) => panic!("what waits for the node has been given up before"),
+    }
+    cluster.nodes[still].go_on();
 }

@@ -4,12 +4,13 @@
 //! removal is committed and its event made, by ordinary commands.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -21,17 +22,26 @@ const BATCH: usize = 1000;
 /// How many namespaces are looked at in one step.
 const NAMESPACES_STEP: usize = 1000;
 /// How many namespaces are worked on at once.
-const CONCURRENCY: usize = 16;
+const CONCURRENCY: usize = 64;
 /// The longest sleep: a clock that was set must not be noticed much later.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// How long a namespace is left alone after a failure.
-const AFTER_FAILURE_MS: i64 = 100;
+/// How long a namespace is left alone after a failure, and the longest, after several in a row.
+const AFTER_FAILURE_MS: (i64, i64) = (100, 1000);
 
 /// When to look at which namespace.
 #[derive(Default)]
 pub(super) struct Deadlines {
-    by_time: Mutex<BTreeSet<(i64, NamespaceName)>>,
+    moments: Mutex<Moments>,
     earlier: Notify,
+}
+
+#[derive(Default)]
+struct Moments {
+    by_time: BTreeSet<(i64, NamespaceName)>,
+    /// Those that are being worked on, and when to come back.
+    taken: HashMap<NamespaceName, i64>,
+    /// How long those are left alone of which the last work has failed.
+    failing: HashMap<NamespaceName, i64>,
 }
 
 impl Deadlines {
@@ -39,56 +49,105 @@ impl Deadlines {
     pub fn note(&self, namespace: &Namespace, deadline_ms: i64) {
         let known_ms = namespace.deadline_ms.fetch_min(deadline_ms, Ordering::Relaxed);
         if known_ms > deadline_ms {
-            let mut by_time = self.by_time.lock();
-            by_time.remove(&(known_ms, namespace.name.clone()));
-            by_time.insert((deadline_ms, namespace.name.clone()));
+            let mut moments = self.moments.lock();
+            if let Some(again_ms) = moments.taken.get_mut(&namespace.name) {
+                *again_ms = deadline_ms.min(*again_ms);
+                return;
+            }
+            moments.by_time.remove(&(known_ms, namespace.name.clone()));
+            moments.by_time.insert((deadline_ms, namespace.name.clone()));
             self.earlier.notify_one();
         }
     }
 
-    /// The namespaces whose moment has come, which are thereby forgotten, and the next moment.
-    fn take_due(&self, now_ms: i64) -> (Vec<NamespaceName>, Option<i64>) {
-        let mut by_time = self.by_time.lock();
-        let mut due = Vec::new();
-        while by_time.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms) {
-            due.extend(by_time.pop_first().map(|(_, name)| name));
+    /// A namespace whose moment has come, for work on it to begin.
+    fn take_due(&self, now_ms: i64) -> Option<NamespaceName> {
+        let mut moments = self.moments.lock();
+        let is_due = moments.by_time.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms);
+        let (_, name) = is_due.then(|| moments.by_time.pop_first())??;
+        moments.taken.insert(name.clone(), i64::MAX);
+        Some(name)
+    }
+
+    /// When to begin with the next one.
+    fn next_ms(&self) -> Option<i64> {
+        self.moments.lock().by_time.first().map(|(at_ms, _)| *at_ms)
+    }
+
+    /// Tells that work on a namespace has ended: when to come back, if it was done.
+    fn finish(&self, namespace: &Namespace, now_ms: i64, done: Option<i64>) {
+        let mut moments = self.moments.lock();
+        let meanwhile_ms = moments.taken.remove(&namespace.name).unwrap_or(i64::MAX);
+        let again_ms = if let Some(next_ms) = done {
+            moments.failing.remove(&namespace.name);
+            next_ms.min(meanwhile_ms)
+        } else {
+            let (shortest_ms, longest_ms) = AFTER_FAILURE_MS;
+            let left_alone_ms = moments.failing.entry(namespace.name.clone()).or_insert(0);
+            *left_alone_ms = (*left_alone_ms * 2).clamp(shortest_ms, longest_ms);
+            now_ms + *left_alone_ms
+        };
+        namespace.deadline_ms.store(again_ms, Ordering::Relaxed);
+        if again_ms < i64::MAX {
+            moments.by_time.insert((again_ms, namespace.name.clone()));
         }
-        (due, by_time.first().map(|(at_ms, _)| *at_ms))
     }
 }
 
+/// What is under way. One namespace whose store does not answer holds up none of the others.
+type Work = FuturesUnordered<BoxFuture<'static, ()>>;
+
 /// Removes what is due for ever.
 pub(super) async fn run(store: Arc<Store>) {
+    let mut work = Work::new();
     store.look_anywhere().await;
     loop {
         let asked_at_ms = store.clock.now_ms();
-        let now_ms = match store.backend.now_ms().await {
-            Ok(now_ms) => now_ms,
+        match beside(&mut work, store.backend.now_ms()).await {
+            Ok(now_ms) => store.remove_due_by(now_ms, now_ms - asked_at_ms, &mut work).await,
             Err(error) => {
                 tracing::warn!(%error, "expiry waits for the backend");
-                store.sleep(LONGEST_SLEEP).await;
-                continue;
+                beside(&mut work, store.sleep(LONGEST_SLEEP)).await;
             }
-        };
-        let (due, next_ms) = store.deadlines.take_due(now_ms);
-        if due.is_empty() {
-            let left_ms = next_ms.map_or(i64::MAX, |next_ms| next_ms.saturating_sub(now_ms));
-            // Counted from before the backend was asked: what has passed since is not waited for once more.
-            let look_at_ms = asked_at_ms + left_ms.clamp(0, LONGEST_SLEEP.as_millis() as i64);
-            tokio::select! {
-                biased;
-                () = store.clock.sleep_until(look_at_ms) => {}
-                () = store.deadlines.earlier.notified() => {}
-                news = store.backend.due_elsewhere() => store.hear(news).await,
-            }
-        } else {
-            let work = due.into_iter().map(|name| store.remove_due(name, now_ms));
-            futures::stream::iter(work).buffer_unordered(CONCURRENCY).for_each(|()| async {}).await;
+        }
+    }
+}
+
+/// Waits for something while work goes on.
+async fn beside<T>(work: &mut Work, awaited: impl Future<Output = T>) -> T {
+    let mut awaited = pin!(awaited);
+    loop {
+        tokio::select! {
+            biased;
+            output = &mut awaited => return output,
+            Some(()) = work.next() => {}
         }
     }
 }
 
 impl Store {
+    /// Removes what is due at a time that the backend has told, until it has to be asked again. Its clock is ahead
+    /// of ours by `ahead_ms`, or by less: what passed while it was asked is not waited for once more.
+    async fn remove_due_by(self: &Arc<Self>, now_ms: i64, ahead_ms: i64, work: &mut Work) {
+        loop {
+            while work.len() < CONCURRENCY
+                && let Some(name) = self.deadlines.take_due(now_ms)
+            {
+                work.push(Box::pin(self.clone().remove_due(name, ahead_ms)));
+            }
+            let next_ms = self.deadlines.next_ms().filter(|_| work.len() < CONCURRENCY);
+            let left_ms = next_ms.map_or(i64::MAX, |next_ms| next_ms.saturating_sub(now_ms));
+            let ask_at_ms = now_ms - ahead_ms + left_ms.clamp(0, LONGEST_SLEEP.as_millis() as i64);
+            tokio::select! {
+                biased;
+                () = self.clock.sleep_until(ask_at_ms) => return,
+                Some(()) = work.next() => {}
+                () = self.deadlines.earlier.notified() => {}
+                news = self.backend.due_elsewhere() => beside(work, self.hear(news)).await,
+            }
+        }
+    }
+
     /// Notes what others have left to be done.
     async fn hear(&self, news: DueElsewhere) {
         match news {
@@ -130,18 +189,19 @@ impl Store {
     }
 
     /// Removes one batch of what is due in a namespace, so that one with much to remove does not hold up the
-    /// others, and notes when to come back.
-    async fn remove_due(self: &Arc<Self>, name: NamespaceName, now_ms: i64) {
+    /// others, and notes when to come back by the clock of the backend.
+    async fn remove_due(self: Arc<Self>, name: NamespaceName, ahead_ms: i64) {
         let namespace = self.namespace(&name);
+        // What is told from here on is new.
         namespace.deadline_ms.store(i64::MAX, Ordering::Relaxed);
-        match self.try_remove_due(&namespace).await {
-            Ok(Some(next_ms)) => self.deadlines.note(&namespace, next_ms),
-            Ok(None) => {}
+        let done = match self.try_remove_due(&namespace).await {
+            Ok(next_ms) => Some(next_ms.unwrap_or(i64::MAX)),
             Err(error) => {
                 tracing::warn!(namespace = name.as_str(), ?error, "expiry failed; trying again");
-                self.deadlines.note(&namespace, now_ms + AFTER_FAILURE_MS);
+                None
             }
-        }
+        };
+        self.deadlines.finish(&namespace, self.clock.now_ms() + ahead_ms, done);
     }
 
     async fn try_remove_due(
