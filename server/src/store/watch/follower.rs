@@ -57,11 +57,14 @@ impl Follower {
         loop {
             if self.behind {
                 let batch = self.pull(store).await?;
+                if batch.at_tip {
+                    // What comes later comes by the ring, which was listened to before.
+                    self.behind = false;
+                    self.pin = None;
+                }
                 if batch.through > self.have || batch.lineage != self.lineage {
                     return Ok(Arc::new(batch));
                 }
-                self.behind = false;
-                self.pin = None;
             }
             match self.ring.recv().await {
                 Ok(batch) if self.is_over(batch.lineage, batch.through) => self.behind = true,

@@ -25,6 +25,8 @@ pub(in crate::store) struct Batch {
     pub lineage: Option<Lineage>,
     pub after: Revision,
     pub through: Revision,
+    /// Whether the log went no further when this was pulled.
+    pub at_tip: bool,
     pub changes: Vec<LoggedChange>,
     /// How each of the changes is told.
     pub(super) told: Vec<Told>,
@@ -38,7 +40,7 @@ impl Batch {
         changes: Vec<LoggedChange>,
     ) -> Self {
         let told = changes.iter().map(|_| Told::default()).collect();
-        Self { lineage, after, through, changes, told }
+        Self { lineage, after, through, at_tip: true, changes, told }
     }
 }
 
@@ -142,6 +144,8 @@ impl Store {
         after: Revision,
     ) -> Result<Batch, BackendError> {
         let pulled = self.backend.changes(&namespace.name, after, PULL, PULL_BYTES).await?;
-        Ok(Batch::new(pulled.tip.lineage, after, pulled.through, pulled.changes))
+        let at_tip = pulled.through >= pulled.tip.revision;
+        let batch = Batch::new(pulled.tip.lineage, after, pulled.through, pulled.changes);
+        Ok(Batch { at_tip, ..batch })
     }
 }
