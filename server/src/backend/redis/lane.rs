@@ -1,8 +1,11 @@
 //! What this process knows of one namespace, and the way its scripts are called.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicI64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -23,9 +26,22 @@ use super::{
 };
 use crate::backend::{BackendError, Key, LogShape, NamespaceName};
 
+/// How many lanes are made before it is looked for those that are of no use.
+const MANY: usize = 1000;
+
+/// The lanes of all namespaces that were asked for.
+#[derive(Default)]
+pub(super) struct Lanes {
+    by_name: HashMap<NamespaceName, Arc<Lane>>,
+    /// How many were made since it was looked for those that are of no use.
+    made: usize,
+}
+
 /// What this process knows of one namespace. Nothing of it is more than a help.
 pub(super) struct Lane {
     pub name: NamespaceName,
+    /// Whether there was such a namespace when last seen.
+    exists: AtomicBool,
     /// What its messages begin with: this server, and its name.
     pub sender: Bytes,
     /// Whether its name is known to be among those of all namespaces.
@@ -63,6 +79,7 @@ impl Lane {
     pub(super) fn new(core: &Core, name: &NamespaceName) -> Self {
         Self {
             name: name.clone(),
+            exists: AtomicBool::new(false),
             sender: format!("{} {}", core.server, name.as_str()).into(),
             is_named: AtomicBool::new(false),
             contest: Contest::default(),
@@ -78,11 +95,17 @@ impl Lane {
 impl Core {
     /// What is known of a namespace.
     pub(super) fn lane(&self, name: &NamespaceName) -> Arc<Lane> {
-        if let Some(lane) = self.lanes.read().get(name) {
+        if let Some(lane) = self.lanes.read().by_name.get(name) {
             return lane.clone();
         }
         let mut lanes = self.lanes.write();
-        lanes.entry(name.clone()).or_insert_with(|| Arc::new(Lane::new(self, name))).clone()
+        lanes.made += 1;
+        if lanes.made >= MANY {
+            lanes.made = 0;
+            lanes.by_name.retain(|_, lane| lane.is_of_use());
+        }
+        let made = || Arc::new(Lane::new(self, name));
+        lanes.by_name.entry(name.clone()).or_insert_with(made).clone()
     }
 
     /// Calls a script that reads.
@@ -235,6 +258,7 @@ impl Core {
     fn see(&self, lane: &Lane, head: &Head) {
         lane.floor_ms.fetch_max(head.tip.time_ms, Ordering::Relaxed);
         *lane.log.lock() = head.log;
+        lane.exists.store(head.tip.lineage.is_some(), Ordering::Relaxed);
         if head.tip.lineage.is_none() {
             lane.is_named.store(false, Ordering::Relaxed);
         }
@@ -243,6 +267,11 @@ impl Core {
 }
 
 impl Lane {
+    /// Whether something is lost by forgetting it. Names may be asked for that nobody ever writes to.
+    fn is_of_use(self: &Arc<Self>) -> bool {
+        self.exists.load(Ordering::Relaxed) || Arc::strong_count(self) > 1
+    }
+
     fn call<'a>(
         &self,
         script: &'a Script,

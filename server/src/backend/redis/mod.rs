@@ -29,7 +29,7 @@ mod url;
 mod wake;
 mod writes;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,7 +39,7 @@ use uuid::Uuid;
 
 use self::{
     answer::Parts,
-    lane::{Answer, Lane, read_error},
+    lane::{Answer, Lanes, read_error},
     layout::Layout,
     link::{Call, Link},
     members::Members,
@@ -71,7 +71,7 @@ struct Core {
     channel: Bytes,
     /// Names this server among those that share the state.
     server: String,
-    lanes: RwLock<HashMap<NamespaceName, Arc<Lane>>>,
+    lanes: RwLock<Lanes>,
     wake: Wake,
     members: Members,
 }
