@@ -32,6 +32,7 @@ pub(super) struct Wake {
     watched: Mutex<HashMap<NamespaceName, Arc<Watched>>>,
     /// Counts the times at which messages may have been missed.
     gaps: AtomicU64,
+    has_gap: Notify,
     due: Mutex<Due>,
     has_due: Notify,
 }
@@ -121,6 +122,7 @@ impl Wake {
 
     fn note_gap(&self) {
         self.gaps.fetch_add(1, Ordering::Relaxed);
+        self.has_gap.notify_one();
         self.due.lock().anywhere = true;
         self.has_due.notify_one();
     }
@@ -165,12 +167,7 @@ impl Core {
                         tracing::warn!(message = ?text, "a message is not understood");
                     }
                 }
-                Message::Subscribed => {
-                    self.wake.note_gap();
-                    for names in self.wake.names().chunks(LOOKED_AT) {
-                        self.poll(names).await;
-                    }
-                }
+                Message::Subscribed => self.wake.note_gap(),
             }
         }
     }
@@ -179,7 +176,15 @@ impl Core {
     pub(super) async fn look(self: Arc<Self>) {
         let mut after: Option<NamespaceName> = None;
         loop {
-            pause(POLL).await;
+            tokio::select! {
+                () = pause(POLL) => {}
+                () = self.wake.has_gap.notified() => {
+                    for names in self.wake.names().chunks(LOOKED_AT) {
+                        self.poll(names).await;
+                    }
+                    continue;
+                }
+            }
             let mut names = self.wake.names();
             let start = names.partition_point(|name| Some(name) <= after.as_ref());
             names.rotate_left(start);
