@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     backend::Revision,
-    store::{LockEvent, LockEventKind, LockSelector, LockView, LockWatchItem, LockWatchQuery},
+    store::{
+        self, LockEvent, LockEventKind, LockSelector, LockView, LockWatchItem, LockWatchQuery,
+    },
 };
 
 /// More than what an event has beside its texts and its lock.
@@ -97,9 +99,10 @@ impl Teller {
                 Vec::new()
             }
             LockWatchItem::Events { events, through } => self.tell_events(&events, through),
-            LockWatchItem::Progress { through, time_ms } => {
+            LockWatchItem::Progress(progress) => {
+                let store::Progress { through, newest, time_ms } = progress;
                 self.course.complete = through;
-                vec![self.message(through, time_ms, Body::Progress(Progress {}))]
+                vec![self.message(newest, time_ms, Body::Progress(Progress {}))]
             }
         }
     }

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     backend::{Revision, StoredEntry},
-    store::{Cursor, Kinds, Matching, WatchItem, WatchQuery, WatchStart, selector::Selector},
+    store::{self, Cursor, Kinds, Matching, WatchItem, WatchQuery, WatchStart, selector::Selector},
 };
 
 const MAX_SELECTORS: usize = 100;
@@ -170,9 +170,10 @@ impl Teller {
             WatchItem::Changes { changes, through } => {
                 self.tell_changes(&Arc::new(changes), through)
             }
-            WatchItem::Progress { through, time_ms } => {
+            WatchItem::Progress(progress) => {
+                let store::Progress { through, newest, time_ms } = progress;
                 self.course.complete = through;
-                vec![self.message(through, time_ms, Some(Body::Progress(Progress {}))).into()]
+                vec![self.message(newest, time_ms, Some(Body::Progress(Progress {}))).into()]
             }
         }
     }

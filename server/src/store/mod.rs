@@ -42,7 +42,7 @@ pub use namespace::Pin;
 pub use read::{Cursor, ListQuery, Page, ReadState, Snapshot};
 pub use record::{HoldDuration, LeaseView, LockView, LossCause, Owner};
 pub use transfer::{ExportItem, Import, Imported, MovedLease, MovedLock, TransferStart};
-pub use watch::{Kinds, Matching, Place, WatchItem, WatchQuery, WatchStart};
+pub use watch::{Kinds, Matching, Place, Progress, WatchItem, WatchQuery, WatchStart};
 pub use workspace::{MAX_REVISION_BYTES, MAX_REVISION_KEYS};
 
 use self::{expiry::Deadlines, namespace::Namespace, settings::Settings};

@@ -14,7 +14,8 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch as value;
 
 use super::{
-    Answer, Kinds, Store, StoreOptions, Submission, WatchItem, WatchQuery, WatchStart, Work,
+    Answer, Kinds, Progress, Store, StoreOptions, Submission, WatchItem, WatchQuery, WatchStart,
+    Work,
     command::{Acquire, Command, Condition, DeleteRange, Expiry, Grant, Reply, Set, Wait},
     error::StoreError,
     keys,
@@ -52,6 +53,18 @@ impl Clock for Broken {
     async fn sleep(&self, _: Duration) {
         panic!("the clock is broken");
     }
+}
+
+/// A clock on which all sleep is over at once.
+struct Sleepless;
+
+#[async_trait]
+impl Clock for Sleepless {
+    fn now_ms(&self) -> i64 {
+        1
+    }
+
+    async fn sleep(&self, _: Duration) {}
 }
 
 fn store(clock: Arc<dyn Clock>) -> Arc<Store> {
@@ -183,6 +196,35 @@ async fn a_watch_tells_of_a_history_that_came_and_went() {
     submit(&store, &name, Work::DeleteNamespace).await;
     let end = watch.next().await.unwrap();
     assert!(matches!(end, Err(StoreError::LineageChanged { lineage: None, .. })), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_watch_that_is_catching_up_does_not_seem_to_have_caught_up() {
+    let store = store(Arc::new(Sleepless));
+    let name = NamespaceName::new("n");
+    let first = submit(&store, &name, set("a", Expiry::Never)).await.revision;
+    let mut last = first;
+    // More than is pulled at once, and nothing of it matches.
+    for _ in 0..1000 {
+        last = submit(&store, &name, set("a", Expiry::Never)).await.revision;
+    }
+    let query = WatchQuery {
+        selectors: vec![Selector::prefix("b")],
+        start: WatchStart::After { revision: first, or_initial: false },
+        lineage: None,
+        kinds: Kinds::ALL,
+        progress_interval: Duration::from_millis(100),
+    };
+    let mut watch = Box::pin(store.watch(&name, query));
+    let mut told = Vec::new();
+    while told.last().is_none_or(|progress: &Progress| progress.through < last) {
+        match watch.next().await.unwrap().unwrap() {
+            WatchItem::Created { .. } => {}
+            WatchItem::Progress(progress) => told.push(progress),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(told.len() > 1 && told.iter().all(|progress| progress.newest == last), "{told:?}");
 }
 
 #[tokio::test]

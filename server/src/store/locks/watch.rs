@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
 use async_stream::try_stream;
-use futures::{FutureExt as _, Stream};
+use futures::Stream;
 
 use crate::{
     backend::{Change, Deadline, Lineage, LoggedChange, NamespaceName, Revision, Tip},
@@ -13,7 +13,7 @@ use crate::{
         keys::{self, Kind},
         namespace::Namespace,
         record::{self, LockRecord, LockView, LossCause},
-        watch::{Follower, OpenWatch},
+        watch::{Follower, OpenWatch, Progress, Silence},
     },
 };
 
@@ -83,12 +83,7 @@ pub enum LockWatchItem {
         through: Revision,
     },
     /// Nothing for a while.
-    Progress {
-        /// Everything up to this revision has been told.
-        through: Revision,
-        /// The store's time.
-        time_ms: i64,
-    },
+    Progress(Progress),
 }
 
 /// One change of one lock.
@@ -130,13 +125,15 @@ impl Store {
     pub fn watch_locks(
         self: &Arc<Self>,
         name: &NamespaceName,
-        query: LockWatchQuery,
+        mut query: LockWatchQuery,
     ) -> impl Stream<Item = Result<LockWatchItem, StoreError>> + Send + use<> {
         let store = self.clone();
         let namespace = self.namespace(name);
         try_stream! {
             let _open = OpenWatch::new(store.clone());
             let (tip, have, reset) = store.start_lock_watch(&namespace, &query).await?;
+            // It may be as long as a request, and a watch lasts.
+            query.lineage = None;
             let initial = have.is_none();
             let have = have.unwrap_or(tip.revision);
             let mut follower = Follower::after(&store, &namespace, &tip, have);
@@ -161,35 +158,28 @@ impl Store {
                 };
                 after = last;
             }
-            let mut quiet = store.clock.sleep(query.progress_interval);
+            let mut silence = Silence::new(&store, query.progress_interval);
             loop {
                 let batch = tokio::select! {
                     biased;
                     batch = follower.next(&store) => Some(batch),
-                    () = &mut quiet => None,
+                    () = silence.over() => None,
                 };
-                let batch = batch.transpose()?;
-                let mut told = false;
-                if let Some(batch) = &batch {
+                if let Some(batch) = batch.transpose()? {
                     let have = follower.have;
-                    if let Some(lineage) = follower.take(batch) {
+                    if let Some(lineage) = follower.take(&batch) {
                         yield LockWatchItem::Born { lineage };
                     }
                     let events = query.events(&batch.changes, have, &seen);
                     if !events.is_empty() {
                         let events = store.with_leases(&namespace, events).await?;
                         yield LockWatchItem::Events { events, through: batch.through };
-                        told = true;
+                        silence.end(&store);
                     }
                 }
-                if !told && (batch.is_none() || (&mut quiet).now_or_never().is_some()) {
-                    let time_ms = store.tip(&namespace.name).await?.time_ms;
-                    let through = follower.have.max(told_through);
-                    yield LockWatchItem::Progress { through, time_ms };
-                    told = true;
-                }
-                if told {
-                    quiet = store.clock.sleep(query.progress_interval);
+                let through = follower.have.max(told_through);
+                if let Some(progress) = silence.progress(&store, &namespace, through).await? {
+                    yield LockWatchItem::Progress(progress);
                 }
             }
         }

@@ -11,6 +11,7 @@ mod follower;
 mod hub;
 mod initial;
 mod matching;
+mod silence;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -18,11 +19,14 @@ use std::{
 };
 
 use async_stream::try_stream;
-use futures::{FutureExt as _, Stream};
+use futures::Stream;
 
-pub use self::matching::{Matching, Place};
-pub(super) use self::{follower::Follower, hub::Hub};
+pub(super) use self::{follower::Follower, hub::Hub, silence::Silence};
 use self::{hub::Batch, initial::Initial};
+pub use self::{
+    matching::{Matching, Place},
+    silence::Progress,
+};
 use super::{Cursor, Store, error::StoreError, namespace::Namespace, selector::Selector};
 use crate::backend::{
     ChangeKind, Key, Lineage, LoggedChange, NamespaceName, Removal, Revision, StoredEntry, Tip,
@@ -130,12 +134,7 @@ pub enum WatchItem {
         through: Revision,
     },
     /// Nothing that matches for a while.
-    Progress {
-        /// Everything up to this revision has been told.
-        through: Revision,
-        /// The store's time.
-        time_ms: i64,
-    },
+    Progress(Progress),
 }
 
 impl Store {
@@ -143,13 +142,15 @@ impl Store {
     pub fn watch(
         self: &Arc<Self>,
         name: &NamespaceName,
-        query: WatchQuery,
+        mut query: WatchQuery,
     ) -> impl Stream<Item = Result<WatchItem, StoreError>> + Send + use<> {
         let store = self.clone();
         let namespace = self.namespace(name);
         try_stream! {
             let _open = OpenWatch::new(store.clone());
             let start = store.start_watch(&namespace, &query).await?;
+            // It may be as long as a request, and a watch lasts.
+            query.lineage = None;
             yield start.created();
             let mut follower = Follower::after(&store, &namespace, &start.tip, start.have);
             if let Some(mut initial) = start.initial {
@@ -158,33 +159,26 @@ impl Store {
                 }
                 follower.pin = initial.pin;
             }
-            let mut quiet = store.clock.sleep(query.progress_interval);
+            let mut silence = Silence::new(&store, query.progress_interval);
             loop {
                 let batch = tokio::select! {
                     biased;
                     batch = follower.next(&store) => Some(batch),
-                    () = &mut quiet => None,
+                    () = silence.over() => None,
                 };
-                let batch = batch.transpose()?;
-                let mut told = false;
-                if let Some(batch) = &batch {
+                if let Some(batch) = batch.transpose()? {
                     let have = follower.have;
-                    if let Some(lineage) = follower.take(batch) {
+                    if let Some(lineage) = follower.take(&batch) {
                         yield WatchItem::Born { lineage };
                     }
-                    let changes = query.filter(batch, have);
+                    let changes = query.filter(&batch, have);
                     if !changes.is_empty() {
                         yield WatchItem::Changes { changes, through: batch.through };
-                        told = true;
+                        silence.end(&store);
                     }
                 }
-                if !told && (batch.is_none() || (&mut quiet).now_or_never().is_some()) {
-                    let time_ms = store.tip(&namespace.name).await?.time_ms;
-                    yield WatchItem::Progress { through: follower.have, time_ms };
-                    told = true;
-                }
-                if told {
-                    quiet = store.clock.sleep(query.progress_interval);
+                if let Some(progress) = silence.progress(&store, &namespace, follower.have).await? {
+                    yield WatchItem::Progress(progress);
                 }
             }
         }
