@@ -1,5 +1,6 @@
-//! A watcher that does not read while a million events pass: it costs bounded memory, holds up nobody, and
-//! afterwards gets everything exactly once, or is told what it cannot have.
+//! What a client can have a server keep for it: a watcher that does not read while a million events pass costs bounded memory,
+//! holds up nobody, and afterwards gets everything exactly once, or is told what it cannot have; and small calls whose answers are
+//! large cost as little.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -9,11 +10,12 @@ use std::{fs, process::ExitCode};
 use futures::future::BoxFuture;
 use holdfast_proto::v1::{pipeline_answer::Result as Outcome, pipeline_call::Operation as Op, *};
 use libtest_mimic::{Arguments, Trial};
+use prost::Message as _;
 
 use common::{
     RUNTIME,
     backends::{BACKENDS, TestServer},
-    build::{all, batch_set, item, key, update, watch},
+    build::{all, batch_set, get, item, key, op, transact, update, watch},
     namespace::Namespace,
 };
 
@@ -32,7 +34,10 @@ fn main() -> ExitCode {
     // Memory is measured: one at a time, the small one first.
     arguments.test_threads = Some(1);
     type Case = (&'static str, fn(Namespace, Namespace, u64) -> BoxFuture<'static, ()>);
-    let cases: [Case; 2] = [
+    let cases: [Case; 3] = [
+        ("small_calls_with_large_answers_cost_little", |ns, reader, _| {
+            Box::pin(large_answers(ns, reader))
+        }),
         ("a_slow_reader_outside_the_log_is_told_so", |ns, slow, events| {
             Box::pin(outside(ns, slow, events))
         }),
@@ -57,6 +62,29 @@ fn main() -> ExitCode {
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+async fn large_answers(ns: Namespace, reader: Namespace) {
+    const CALLS: usize = 200;
+    const VALUE_BYTES: usize = 1 << 20;
+    let keys = ["a", "b", "c"];
+    for key in keys {
+        ns.set(key, vec![b'x'; VALUE_BYTES]).await;
+    }
+    let mut pipe = reader.pipe().await;
+    let before = memory();
+    pipe.send((0..CALLS).map(|_| Op::Transact(transact(keys.map(op::get)))));
+    for _ in 0..CALLS {
+        let answer = pipe.next().await.expect("lives").expect("goes on");
+        assert!(answer.encoded_len() > keys.len() * VALUE_BYTES);
+        assert_growth(before, SMALL_GROWTH);
+    }
+    pipe.send((0..CALLS).map(|_| Op::Get(get("a"))));
+    for _ in 0..CALLS {
+        let answer = pipe.next().await.expect("lives").expect("goes on");
+        assert!(answer.encoded_len() > VALUE_BYTES);
+        assert_growth(before, SMALL_GROWTH);
+    }
 }
 
 async fn outside(ns: Namespace, reader: Namespace, events: u64) {

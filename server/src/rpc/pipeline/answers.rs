@@ -1,5 +1,5 @@
-//! The answers of a pipeline. Each is encoded as soon as it is known: a `PipelineResponse` is nothing but its answers, one
-//! after the other, and encoded they are smaller and need not be moved about.
+//! The answers of a pipeline that go next. Each is encoded as soon as there is room for it: a `PipelineResponse` is nothing but
+//! its answers, one after the other, and encoded they are smaller and need not be moved about.
 
 use bytes::Bytes;
 use holdfast_proto::v1::{PipelineAnswer, pipeline_answer::Result as Outcome};
@@ -50,17 +50,6 @@ impl Answers {
         self.encoded.reserve(bytes);
     }
 
-    /// Adds others behind these.
-    pub fn append(&mut self, more: Self) {
-        if self.ends.is_empty() {
-            *self = more;
-            return;
-        }
-        let before = self.encoded.len();
-        self.encoded.extend_from_slice(&more.encoded);
-        self.ends.extend(more.ends.iter().map(|end| before + end));
-    }
-
     /// As many answers as fit into a message, but at least one, encoded; nothing if there is none.
     pub fn take(&mut self) -> Option<Bytes> {
         let mut taken = std::mem::take(self);
@@ -91,11 +80,10 @@ mod tests {
 
     #[test]
     fn answers_are_a_response() {
-        let (mut answers, mut more) = (Answers::default(), Answers::default());
+        let mut answers = Answers::default();
         answers.push(1, Ok(exists(9)));
         answers.push(2, Err(Failure::stopping()));
-        more.push(3, Ok(exists(10)));
-        answers.append(more);
+        answers.push(3, Ok(exists(10)));
         let status = Outcome::Status(Failure::stopping().into());
         let expected = [(1, exists(9)), (2, status), (3, exists(10))]
             .map(|(id, result)| PipelineAnswer { id, result: Some(result) });

@@ -11,6 +11,7 @@
 //! error after the answers to everything taken in: a call that is then without an answer was not carried out.
 
 mod answers;
+mod done;
 mod server;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -28,20 +29,20 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use answers::Answers;
+use done::Done;
 pub(super) use server::Pipelines;
 
 use super::{
     Limits, MESSAGE_BYTES, Services,
     dispatch::{self, Call, Checked},
-    entry, kv,
     path::Path,
-    read::{self, Look, Lookup, Query, Read},
+    read::{Lookup, Query, Read},
     status::Failure,
     validate::{self, Latest},
 };
 use crate::{
     backend::NamespaceName,
-    store::{Store, Submission, Work},
+    store::{Store, Submission},
 };
 
 /// Most calls of one message, and about the most that wait.
@@ -56,13 +57,6 @@ const MAX_WAITING_READS: usize = 64;
 const MAX_READING: usize = 16;
 /// Most looks made in one read.
 const MAX_LOOKUPS: usize = 256;
-/// About what an answer about an entry without its value takes.
-const ENTRY_BYTES: usize = 96;
-
-/// The fields `get` and `set` of a `PipelineAnswer`.
-const GET: u32 = 3;
-const SET: u32 = 4;
-
 /// Answers the calls of a stream, message by message.
 fn answers(
     services: &Services,
@@ -100,7 +94,10 @@ struct Pipeline<S> {
     writing: Option<BoxFuture<'static, Written>>,
     /// Reads that wait for others to be done.
     reads: VecDeque<Reading>,
-    reading: FuturesUnordered<BoxFuture<'static, Answers>>,
+    reading: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// What has been done, for which there is no room yet in the message to come.
+    done: VecDeque<Done>,
+    /// The message to come.
     answers: Answers,
 }
 
@@ -135,7 +132,7 @@ enum Reading {
 
 /// What came of a round.
 struct Written {
-    answers: Answers,
+    done: Vec<Done>,
     ordered: Vec<(NamespaceName, Reads)>,
 }
 
@@ -152,6 +149,7 @@ impl<S: Stream<Item = Result<Incoming, Status>> + Unpin> Pipeline<S> {
             writing: None,
             reads: VecDeque::new(),
             reading: FuturesUnordered::new(),
+            done: VecDeque::new(),
             answers: Answers::default(),
         }
     }
@@ -205,19 +203,31 @@ impl<S: Stream<Item = Result<Incoming, Status>> + Unpin> Pipeline<S> {
     /// Starts reads and notes what has been read, while answers fit into a message; answers whether there was any.
     fn read_ready(&mut self) -> bool {
         let mut has_read = false;
-        while self.answers.bytes() < MESSAGE_BYTES {
+        loop {
+            self.tell_done();
+            if self.answers.bytes() >= MESSAGE_BYTES {
+                return has_read;
+            }
             while self.reading.len() < MAX_READING
                 && let Some(reading) = self.reads.pop_front()
             {
                 self.reading.push(reading.run(self.store.clone()).boxed());
             }
-            let Some(Some(answers)) = self.reading.next().now_or_never() else {
-                break;
+            let Some(Some(done)) = self.reading.next().now_or_never() else {
+                return has_read;
             };
-            self.answers.append(answers);
+            self.done.push_back(done);
             has_read = true;
         }
-        has_read
+    }
+
+    /// Answers what has been done, as far as it fits into a message.
+    fn tell_done(&mut self) {
+        while let Some(done) = self.done.front_mut()
+            && done.tell(&mut self.answers)
+        {
+            self.done.pop_front();
+        }
     }
 
     /// Waits until something has come or is done.
@@ -231,7 +241,7 @@ impl<S: Stream<Item = Result<Incoming, Status>> + Unpin> Pipeline<S> {
         };
         tokio::select! {
             written = writing => self.note_written(written),
-            Some(answers) = self.reading.next() => self.answers.append(answers),
+            Some(done) = self.reading.next() => self.done.push_back(done),
             message = self.incoming.next(), if has_room => self.take(message).await,
             () = self.stopping.cancelled(), if self.is_open => {}
         }
@@ -239,7 +249,7 @@ impl<S: Stream<Item = Result<Incoming, Status>> + Unpin> Pipeline<S> {
 
     fn note_written(&mut self, written: Written) {
         self.writing = None;
-        self.answers.append(written.answers);
+        self.done.extend(written.done);
         for (name, ordered) in written.ordered {
             self.queue_reads(&name, ordered);
         }
@@ -268,6 +278,7 @@ impl<S: Stream<Item = Result<Incoming, Status>> + Unpin> Pipeline<S> {
             && self.waiting.parts.len() < MAX_PARTS
             && self.reads.len() < MAX_WAITING_READS
             && self.answers.bytes() < MESSAGE_BYTES
+            && self.done.is_empty()
     }
 
     async fn take(&mut self, message: Option<Result<Incoming, Status>>) {
@@ -349,9 +360,7 @@ impl<S: Stream<Item = Result<Incoming, Status>> + Unpin> Pipeline<S> {
 impl Round {
     /// Adds a write; there is to be room for so many more, for submissions are too large to be moved about.
     fn write(&mut self, name: &NamespaceName, id: u64, submission: Submission, more: usize) {
-        if let Work::Command(command) = &submission.work {
-            self.bytes += command.bytes();
-        }
+        self.bytes += submission.bytes();
         let part = self.part(name);
         part.ids.reserve(1 + more);
         part.ids.push(id);
@@ -386,13 +395,11 @@ impl Reads {
 }
 
 impl Reading {
-    async fn run(self, store: Arc<Store>) -> Answers {
+    async fn run(self, store: Arc<Store>) -> Done {
         match self {
             Self::Lookups(name, lookups) => look_up(&store, &name, lookups).await,
             Self::Query(name, id, query) => {
-                let mut answers = Answers::default();
-                answers.push(id, query.run(&store, &name).await);
-                answers
+                Done::Queried(Some(Box::new((id, query.run(&store, &name).await))))
             }
         }
     }
@@ -414,34 +421,22 @@ async fn check_latest(
 /// Submits a round, all namespaces at the same time.
 async fn write(store: Arc<Store>, round: Round) -> Written {
     let parts = round.parts.into_iter().map(|part| write_part(&store, part));
-    let mut written = Written { answers: Answers::default(), ordered: Vec::new() };
-    for (answers, ordered) in join_all(parts).await {
-        written.answers.append(answers);
-        written.ordered.push(ordered);
-    }
-    written
+    let (done, ordered) = join_all(parts).await.into_iter().unzip();
+    Written { done, ordered }
 }
 
-async fn write_part(store: &Arc<Store>, part: Part) -> (Answers, (NamespaceName, Reads)) {
+async fn write_part(store: &Arc<Store>, part: Part) -> (Done, (NamespaceName, Reads)) {
     let Part { name, ids, submissions, ordered } = part;
-    let mut answers = Answers::default();
-    if !submissions.is_empty() {
-        let outcomes = store.submit(&name, submissions).await;
-        answers.reserve(ids.len(), ids.len() * ENTRY_BYTES);
-        for (id, outcome) in ids.into_iter().zip(outcomes) {
-            if let Some(set) = outcome.as_ref().ok().and_then(kv::set_answer) {
-                answers.push_entry(id, SET, &set);
-                continue;
-            }
-            let answer = outcome.map_err(Failure::from).and_then(|it| dispatch::answer(&name, it));
-            answers.push(id, answer);
-        }
-    }
-    (answers, (name, ordered))
+    let outcomes = match submissions.is_empty() {
+        true => Vec::new(),
+        false => store.submit(&name, submissions).await,
+    };
+    let calls = ids.into_iter().zip(outcomes);
+    (Done::Written(name.clone(), calls), (name, ordered))
 }
 
 /// Looks at several keys in one read.
-async fn look_up(store: &Store, name: &NamespaceName, lookups: Vec<(u64, Lookup)>) -> Answers {
+async fn look_up(store: &Store, name: &NamespaceName, lookups: Vec<(u64, Lookup)>) -> Done {
     let mut keys = Vec::with_capacity(lookups.len());
     let mut asked = Vec::with_capacity(lookups.len());
     for (id, Lookup { key, look }) in lookups {
@@ -449,28 +444,11 @@ async fn look_up(store: &Store, name: &NamespaceName, lookups: Vec<(u64, Lookup)
         keys.push(key);
         asked.push((id, look));
     }
-    let mut answers = Answers::default();
+    let calls = asked.into_iter();
     match store.read(name, &keys, None).await {
-        Ok(snapshot) => {
-            let found = snapshot.entries.iter().flatten();
-            let bytes = found.map(|entry| entry::size(entry, true)).sum();
-            answers.reserve(asked.len(), bytes);
-            for ((id, look), found) in asked.into_iter().zip(&snapshot.entries) {
-                match look {
-                    Look::Get => {
-                        answers.push_entry(id, GET, &read::get_answer(found.as_ref(), &snapshot));
-                    }
-                    look => answers.push(id, Ok(look.answer(found.as_ref(), &snapshot))),
-                }
-            }
-        }
-        Err(error) => {
-            for (id, _) in asked {
-                answers.push(id, Err(error.clone().into()));
-            }
-        }
+        Ok(found) => Done::Looked { calls, found, next: 0 },
+        Err(error) => Done::Failed(calls, error),
     }
-    answers
 }
 
 fn no_operation() -> Failure {

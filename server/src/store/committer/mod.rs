@@ -356,6 +356,13 @@ impl Submission {
         }
     }
 
+    /// About how many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        let lineage = self.expected_lineage.as_ref().map_or(0, String::len);
+        let guards: usize = self.guards.iter().map(|guard| guard.lock.as_bytes().len()).sum();
+        lineage + guards + self.command().map_or(0, Command::bytes)
+    }
+
     fn lineage_refusal<E>(&self, tip: &Tip) -> Option<Refusal<E>> {
         let expected = self.expected_lineage.as_ref()?;
         let lineage = tip.lineage;

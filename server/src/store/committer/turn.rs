@@ -15,7 +15,7 @@ use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 use super::{Job, MAX_WAITING, MAX_WAITING_BYTES, Outcome, batch::Loaded};
 use crate::{
     backend::{BackendError, CommitOutcome},
-    store::{Store, command::Command, error::StoreError, namespace::Namespace},
+    store::{Store, error::StoreError, namespace::Namespace},
 };
 
 /// Work waiting for its turn.
@@ -70,8 +70,7 @@ impl Turn {
             let turn = Self { store: store.clone(), namespace: namespace.clone() };
             return Entered::OurTurn(turn, jobs);
         }
-        let bytes: usize =
-            jobs.iter().filter_map(|job| job.submission.command()).map(Command::bytes).sum();
+        let bytes: usize = jobs.iter().map(|job| job.submission.bytes()).sum();
         if queue.jobs + jobs.len() > MAX_WAITING || queue.bytes + bytes > MAX_WAITING_BYTES {
             return Entered::Full;
         }
