@@ -3,6 +3,7 @@
 mod auth;
 mod health;
 mod logging;
+mod preface;
 mod signal;
 mod transport;
 

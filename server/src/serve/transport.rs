@@ -24,6 +24,7 @@ use tokio_rustls::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, body::Body, codegen::Service as _, service::Routes};
 
+use super::preface::Prefaced;
 use crate::{
     clock::Clock,
     config::{Config, Problem},
@@ -47,8 +48,11 @@ const MAX_CONCURRENT_STREAMS: u32 = 100_000;
 /// A silent peer is asked after this time whether it is there, and has as long again to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
-/// How long a client may take to agree on TLS.
+/// How long a client may take to agree on TLS, and then to say that it speaks HTTP/2.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long it may take for the latter when the server stops.
+const LAST_HANDSHAKE: Duration = Duration::from_millis(500);
 
 /// How long to wait after a connection was not accepted, for lack of open files for instance: it would come again at once.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -171,7 +175,20 @@ impl Shared {
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
             .keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE);
+        let prefaced = CancellationToken::new();
+        let stream = Prefaced::new(stream, prefaced.clone());
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+        let stopped = async {
+            self.stopping.cancelled().await;
+            self.clock.sleep(LAST_HANDSHAKE).await;
+        };
+        tokio::select! {
+            biased;
+            served = connection.as_mut() => return Ok(served?),
+            () = prefaced.cancelled() => {}
+            () = self.clock.sleep(HANDSHAKE) => return Ok(()),
+            () = stopped => return Ok(()),
+        }
         tokio::select! {
             served = connection.as_mut() => return Ok(served?),
             () = self.stopping.cancelled() => connection.as_mut().graceful_shutdown(),

@@ -6,6 +6,7 @@ use holdfast_proto::v1::{
     Selector, WatchRequest, batch_set_request::Item, pipeline_call::Operation,
     pipeline_service_client::PipelineServiceClient, selector, watch_response::Body,
 };
+use tokio::net::TcpStream;
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -116,6 +117,19 @@ async fn the_drain_timeout_cuts_off_what_does_not_finish() {
     let (status, log) = program.ended().await;
     assert_eq!(status, Some(0), "{log}");
     assert!(log.contains("cut off"), "{log}");
+}
+
+#[tokio::test]
+async fn who_has_connected_and_says_nothing_does_not_hold_up_the_stop() {
+    let program = start(&["--shutdown-drain-timeout", "1h"]).await;
+    let _silent = TcpStream::connect(program.address()).await.unwrap();
+    // Once this is answered the other has been accepted.
+    let mut health = watch_health(&program).await;
+    program.signal("TERM").await;
+    assert_stopping(&mut health).await;
+    let (status, log) = program.ended().await;
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!log.contains("WARN"), "{log}");
 }
 
 #[tokio::test]
