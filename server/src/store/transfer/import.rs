@@ -182,8 +182,8 @@ impl Import {
                     store.note_commit(&namespace, &committed);
                     let stamp = committed.stamps.first();
                     let revision = stamp.map_or(committed.before, |stamp| stamp.revision);
-                    let lineage = store.tip(&self.staging.namespace).await?.lineage;
-                    return Ok(Imported { revision, time_ms: committed.tip.time_ms, lineage });
+                    let Tip { lineage, time_ms, .. } = committed.tip;
+                    return Ok(Imported { revision, time_ms, lineage });
                 }
                 CommitOutcome::Moved(_) => {}
             }
