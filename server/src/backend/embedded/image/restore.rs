@@ -152,6 +152,8 @@ impl Image {
         // Who watched before there was anything has missed what is there now.
         self.birth = Revision(revision.0.saturating_sub(1));
         self.created_at_ms = former.created_at_ms;
+        // What leases count goes on.
+        self.cleared = former.cleared;
         self.lineage = former.lineage.map(|_| new_lineage());
         for space in [former.user, former.notes, former.internal] {
             for change in space.newest_after(None, usize::MAX) {
