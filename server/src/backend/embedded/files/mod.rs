@@ -14,6 +14,7 @@
 //! Invariant: a journal is written to only once all that is in those before it is durable.
 
 mod ahead;
+mod backup;
 mod current;
 mod decode;
 mod layer;
@@ -39,11 +40,12 @@ use std::{
 
 use self::{
     ahead::{Ahead, Plan},
+    backup::Backups,
     current::{Condition, Current},
     line::Header,
     load::{Found, io_error},
     names::{CLOCK, Kind, LOCK, Name, PROBE},
-    snapshot::{Backups, Snapshot},
+    snapshot::Snapshot,
 };
 pub use self::{
     layer::{Disk, FileLayer, Output},
@@ -69,6 +71,7 @@ const FIRST_PART: u64 = 256;
 pub struct Files {
     layer: Arc<dyn FileLayer>,
     options: Options,
+    backups: Option<Arc<Backups>>,
     current: Option<Current>,
     /// The journal that is to follow it.
     ahead: Option<Ahead>,
@@ -90,9 +93,15 @@ impl Files {
         let directory = &options.directory;
         layer.make_directory(directory).map_err(|error| io_error(directory, error))?;
         let lock = lock(&*layer, directory)?;
+        let backups = options.backup_directory.as_ref().map(|directory| {
+            check_is_for_copies(&*layer, directory)?;
+            Ok(Backups::new(layer.clone(), directory.clone(), options.backups as usize).into())
+        });
+        let backups = backups.transpose()?;
         Ok(Self {
             layer,
             options,
+            backups,
             current: None,
             ahead: None,
             prepare_from: 0,
@@ -232,15 +241,11 @@ impl Files {
         }
     }
 
-    fn backups(&self) -> Option<Backups> {
-        let directory = self.options.backup_directory.clone()?;
-        Some(Backups { directory, keep: self.options.backups as usize })
-    }
-
     fn snapshot(&self, number: u64) -> Result<Box<dyn SnapshotWriter>, String> {
         let directory = &self.options.directory;
         let header = Header { number, ..Header::default() };
-        let snapshot = Snapshot::create(self.layer.clone(), directory, self.backups(), header);
+        let snapshot =
+            Snapshot::create(self.layer.clone(), directory, self.backups.clone(), header);
         let failed = |error| format!("cannot begin snapshot {number}: {error}");
         Ok(Box::new(snapshot.map_err(failed)?))
     }
@@ -251,8 +256,8 @@ impl Files {
             file.write(&vec![b'\n'; bytes.max(PROBE_BYTES)])?;
             file.sync()
         });
-        self.layer.remove(&path)?;
-        written
+        let removed = self.layer.remove(&path);
+        written.and(removed)
     }
 }
 
@@ -264,6 +269,17 @@ fn lock(layer: &dyn FileLayer, directory: &Path) -> Result<Box<dyn Any + Send>, 
         place: directory.display().to_string(),
         owner: format!("the process {}", owner.trim()),
     })
+}
+
+/// Where state is kept no copies go: with them it would not be whole.
+fn check_is_for_copies(layer: &dyn FileLayer, directory: &Path) -> Result<(), LoadError> {
+    // One that is not there is made for the first copy.
+    let files = layer.list(directory).unwrap_or_default();
+    if files.iter().any(|file| file == LOCK) {
+        let error = io::Error::other("it has the state of a server: set `backup_dir` to another");
+        return Err(io_error(directory, error));
+    }
+    Ok(())
 }
 
 impl Journal for Files {
@@ -373,6 +389,9 @@ impl Journal for Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
+        if let Some(backups) = &self.backups {
+            backups.stop();
+        }
         if let Some(Ok(prepared)) = self.ahead.take().map(Ahead::end) {
             // What stays is of no harm.
             let _ = self.layer.remove(&self.path(Kind::Journal, prepared.number));

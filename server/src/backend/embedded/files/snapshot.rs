@@ -1,12 +1,13 @@
 //! Writes a snapshot beside what it is to replace.
 
 use std::{
-    io::{self, BufRead as _, BufReader},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{
+    backup::Backups,
     layer::{FileLayer, Output},
     line::{self, Header},
     names::{Kind, Name},
@@ -19,18 +20,11 @@ use crate::backend::{
 /// About how much is written and made durable at once: the journal's own syncs wait for what the disk is busy with.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Where copies of snapshots go, and how many are kept.
-#[derive(Clone, Debug)]
-pub struct Backups {
-    pub directory: PathBuf,
-    pub keep: usize,
-}
-
 /// A snapshot that is being written. Its file has another name until it is whole.
 pub struct Snapshot {
     layer: Arc<dyn FileLayer>,
     directory: PathBuf,
-    backups: Option<Backups>,
+    backups: Option<Arc<Backups>>,
     number: u64,
     file: Box<dyn Output>,
     buffer: Vec<u8>,
@@ -43,7 +37,7 @@ impl Snapshot {
     pub fn create(
         layer: Arc<dyn FileLayer>,
         directory: &Path,
-        backups: Option<Backups>,
+        backups: Option<Arc<Backups>>,
         header: Header,
     ) -> io::Result<Self> {
         let number = header.number;
@@ -79,40 +73,6 @@ impl Snapshot {
             }
         }
         Ok(())
-    }
-
-    fn back_up(&self, backups: &Backups) -> io::Result<()> {
-        let Backups { directory, keep } = backups;
-        self.layer.make_directory(directory)?;
-        let name = Name { kind: Kind::Snapshot, number: self.number }.to_string();
-        let temporary = directory.join(temporary(self.number));
-        let mut copy = self.layer.create(&temporary)?;
-        let written = self.copy_to(&mut *copy, &self.directory.join(&name));
-        if let Err(error) = written {
-            self.layer.remove(&temporary)?;
-            return Err(error);
-        }
-        self.layer.rename(&temporary, &directory.join(&name))?;
-        self.layer.sync_directory(directory)?;
-        let names = self.layer.list(directory)?;
-        let names = names.iter().filter_map(|name| Name::parse(name));
-        let mut kept: Vec<_> = names.filter(|name| name.kind == Kind::Snapshot).collect();
-        kept.sort_by_key(|name| std::cmp::Reverse(name.number));
-        for old in kept.iter().skip(*keep) {
-            self.layer.remove(&directory.join(old.to_string()))?;
-        }
-        Ok(())
-    }
-
-    /// Copies a snapshot; the copy says in its first line that it is one.
-    fn copy_to(&self, copy: &mut dyn Output, from: &Path) -> io::Result<()> {
-        let mut file = BufReader::with_capacity(CHUNK_BYTES, self.layer.read(from)?);
-        file.read_until(b'\n', &mut Vec::new())?;
-        let header = Header { number: self.number, copy: true, ..Header::default() };
-        copy.write(&line::header("snapshot", header))?;
-        let mut copy = io::BufWriter::with_capacity(CHUNK_BYTES, Writing(copy));
-        io::copy(&mut file, &mut copy)?;
-        io::Write::flush(&mut copy)
     }
 }
 
@@ -150,11 +110,11 @@ impl SnapshotWriter for Snapshot {
         if let Err(error) = self.remove_older() {
             tracing::warn!(%error, "what a snapshot has replaced is not all removed");
         }
-        if let Some(backups) = &self.backups
-            && let Err(error) = self.back_up(backups)
-        {
-            let directory = backups.directory.display();
-            tracing::error!(%error, %directory, "no copy of the snapshot could be kept");
+        if let Some(backups) = &self.backups {
+            match self.layer.read(&to) {
+                Ok(snapshot) => backups.begin(snapshot, self.number),
+                Err(error) => backups.failed(&error),
+            }
         }
         Ok(())
     }
@@ -171,19 +131,4 @@ impl Drop for Snapshot {
 
 fn temporary(number: u64) -> String {
     Name { kind: Kind::Temporary, number }.to_string()
-}
-
-/// An output as the standard library writes to it; what is written is durable.
-struct Writing<'a>(&'a mut dyn Output);
-
-impl io::Write for Writing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)?;
-        self.0.sync()?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

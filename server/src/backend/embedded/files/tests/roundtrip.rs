@@ -3,7 +3,7 @@
 use std::{io::Read as _, sync::Arc, time::Duration};
 
 use super::{
-    disk::{Disk, Kept, Layer},
+    disk::{Disk, Fault, Kept, Layer},
     state::{DIRECTORY, Engine, START_MS, draft, key, name, newest_snapshot, open, open_with, set},
 };
 use crate::{
@@ -213,16 +213,20 @@ async fn a_backup_put_back_begins_another_history() {
         (options.backups, options.backup_directory) = (2, Some("/backups".into()));
     })
     .unwrap();
+    let layer = Layer(disk.clone());
+    let copies = || layer.list("/backups".as_ref()).unwrap();
     let mut last = Revision(0);
-    for value in ["one", "two", "three", "four"] {
+    for (value, number) in ["one", "two", "three", "four"].into_iter().zip(2..) {
         let committed = engine.commit("n", vec![vec![set("key", value)]]).await.unwrap();
         last = committed.stamps[0].revision;
         engine.snapshot().await;
+        let copy = format!("snapshot-{number:08}.jsonl");
+        while !copies().contains(&copy) || copies().len() > 2 {
+            tokio::task::yield_now().await;
+        }
     }
     let before = engine.backend.read(&name("n"), &[key("key")], None).await.unwrap();
     drop(engine);
-    let layer = Layer(disk.clone());
-    assert_eq!(layer.list("/backups".as_ref()).unwrap().len(), 2);
 
     let restored = Arc::<Disk>::default();
     let mut copy = Vec::new();
@@ -234,10 +238,72 @@ async fn a_backup_put_back_begins_another_history() {
     let (held, kept) = (before.entries[0].as_deref(), after.entries[0].as_deref());
     assert_eq!(format!("{held:?}"), format!("{kept:?}"));
     assert_ne!(after.tip.lineage, before.tip.lineage);
+    // By this it is known what leases count.
+    assert_eq!(after.tip.cleared, before.tip.cleared);
     assert!(after.tip.revision >= last && after.tip.compacted == after.tip.revision);
     engine.commit("n", vec![vec![set("key", "five")]]).await.unwrap();
     let state = engine.dump().await;
     drop(engine);
     // Once it has begun, it goes on.
     assert_eq!(open(&restored).unwrap().dump().await, state);
+}
+
+#[tokio::test]
+async fn a_start_on_a_copy_that_was_interrupted_is_begun_anew() {
+    let disk = Arc::default();
+    let engine = open_with(&disk, |options| {
+        (options.backups, options.backup_directory) = (1, Some("/backups".into()));
+    })
+    .unwrap();
+    engine.commit("n", vec![vec![set("key", "value")]]).await.unwrap();
+    engine.snapshot().await;
+    let layer = Layer(disk.clone());
+    let mut copy = Vec::new();
+    while layer.read("/backups/snapshot-00000002.jsonl".as_ref()).is_err() {
+        tokio::task::yield_now().await;
+    }
+    let mut file = layer.read("/backups/snapshot-00000002.jsonl".as_ref()).unwrap();
+    file.read_to_end(&mut copy).unwrap();
+    for operation in 0.. {
+        let restored = Arc::<Disk>::default();
+        restored.put("/data/snapshot-00000002.jsonl", copy.clone());
+        restored.fail_at(operation, Fault::Power);
+        drop(open(&restored));
+        if !restored.has_failed() {
+            assert!(operation > 10, "the new history has been begun after {operation} steps");
+            break;
+        }
+        let killed = restored.after_kill();
+        for disk in Kept::EVERY.map(|kept| restored.after_power_loss(kept)).iter().chain([&killed])
+        {
+            let engine = open(disk).unwrap_or_else(|error| panic!("{operation}: {error}"));
+            let read = engine.backend.read(&name("n"), &[key("key")], None).await.unwrap();
+            assert!(read.entries[0].is_some(), "{operation}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_newest_copy_has_the_highest_number_also_after_another_history() {
+    let disk = Arc::<Disk>::default();
+    let with_backups = |disk| {
+        open_with(disk, |options| {
+            (options.backups, options.backup_directory) = (2, Some("/backups".into()));
+        })
+    };
+    disk.put("/backups/snapshot-00000046.jsonl", Vec::new());
+    disk.put("/backups/snapshot-00000040.tmp", Vec::new());
+    let engine = with_backups(&disk).unwrap();
+    for expected in [["46", "47"], ["47", "48"], ["48", "49"]] {
+        engine.commit("n", vec![vec![set("key", "value")]]).await.unwrap();
+        engine.snapshot().await;
+        let expected = expected.map(|number| format!("snapshot-000000{number}.jsonl"));
+        while Layer(disk.clone()).list("/backups".as_ref()).unwrap() != expected {
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(engine);
+    disk.put("/backups/LOCK", Vec::new());
+    let error = with_backups(&disk).map(drop).unwrap_err();
+    assert!(error.to_string().contains("backup_dir"), "{error}");
 }
