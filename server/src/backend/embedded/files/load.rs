@@ -214,19 +214,30 @@ impl<'a> Files<'a> {
         newest_problem.map_or(Ok(newest), Err)
     }
 
-    /// A copy is put back into a directory of its own.
+    /// A copy is put back into a directory of its own. Beside it there may be what a start on it has left that did not come to
+    /// its end: journals without any record, and a part of the snapshot that the new history begins with.
     fn begin_copy(&self, number: u64) -> Result<Found, LoadError> {
-        if let Some(other) =
-            self.names.iter().find(|name| name.number != number || name.kind == Kind::Journal)
-        {
-            return Err(damaged(
-                &self.path(Kind::Snapshot, number),
-                1,
-                format!("it is a copy put beside other state, {other}"),
-                "put the copy into an empty directory",
-            ));
+        let own = Name { kind: Kind::Snapshot, number };
+        let mut found = Found { next: number, ..Found::default() };
+        for other in self.names.iter().filter(|name| **name != own) {
+            let is_other_state = |_: &Header| {
+                Err(damaged(
+                    &self.directory.join(own.to_string()),
+                    1,
+                    format!("it is a copy put beside other state, {other}"),
+                    "put the copy into an empty directory",
+                ))
+            };
+            match other.kind {
+                Kind::Snapshot => is_other_state(&Header::default())?,
+                Kind::Journal => {
+                    self.journal(other.number, true, &is_other_state, &mut Nowhere)?;
+                }
+                Kind::Temporary => {}
+            }
+            found.stale.push(other.to_string());
         }
-        Ok(Found { next: number, ..Found::default() })
+        Ok(found)
     }
 
     fn snapshot(&self, number: u64, restore: &mut dyn Restore) -> Result<Header, LoadError> {
