@@ -11,6 +11,8 @@ pub struct Current {
     pub number: u64,
     /// How long it is, with all that was appended.
     pub length: u64,
+    /// How much of it is durable.
+    synced: u64,
     /// Up to where it is filled, with blank lines after what was appended; 0: it ends there.
     filled: u64,
     /// Whether something was appended that may not be durable.
@@ -31,7 +33,15 @@ pub enum Condition {
 impl Current {
     /// One that ends with what was appended, so far.
     pub fn new(file: Box<dyn Output>, number: u64, length: u64) -> Self {
-        Self { file, number, length, filled: 0, unsynced: false, condition: Condition::Fit }
+        Self {
+            file,
+            number,
+            length,
+            synced: length,
+            filled: 0,
+            unsynced: false,
+            condition: Condition::Fit,
+        }
     }
 
     /// One that was filled.
@@ -76,7 +86,7 @@ impl Current {
         self.filled = 0;
         self.file.truncate(self.length)?;
         self.file.sync()?;
-        self.unsynced = false;
+        (self.synced, self.unsynced) = (self.length, false);
         Ok(())
     }
 
@@ -87,8 +97,13 @@ impl Current {
             self.condition = Condition::Abandoned;
             AppendError::Unknown(format!("the journal cannot be made durable: {error}"))
         })?;
-        self.unsynced = false;
+        (self.synced, self.unsynced) = (self.length, false);
         Ok(())
+    }
+
+    /// Cuts off what could not be made durable, as far as the system lets it.
+    pub fn cut_unsynced(&mut self) {
+        let _ = self.file.truncate(self.synced);
     }
 
     /// Gives back what is not used of what it was filled with. If that cannot be done, blank lines stay.

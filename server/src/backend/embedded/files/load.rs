@@ -33,6 +33,8 @@ const MISSING_ADVICE: &str = "put back a copy of the whole directory";
 pub struct Found {
     /// The journal that is to be continued, and its length; none: a new one is to be made.
     pub current: Option<(u64, u64)>,
+    /// The journals that were read.
+    pub journals: Vec<u64>,
     /// The number of a journal that is to be made.
     pub next: u64,
     /// Ends of journals that are to be cut off.
@@ -323,6 +325,7 @@ impl<'a> Files<'a> {
             found.journal_bytes += journal.length;
             found.torn.extend(journal.torn.filter(|_| goes_on));
         }
+        found.journals.clone_from(&numbers);
         if numbers.is_empty() && has_snapshot {
             let problem = "it is missing, though its snapshot is there".to_owned();
             return Err(damaged(&self.path(Kind::Journal, base), 1, problem, MISSING_ADVICE));

@@ -224,6 +224,11 @@ impl Files {
             file.truncate(torn.length)?;
             file.sync()?;
         }
+        // A process that was killed may have left what is not durable yet, also in a journal before the last.
+        for number in &found.journals {
+            self.layer.append(&self.path(Kind::Journal, *number))?.sync()?;
+        }
+        self.layer.sync_directory(&self.options.directory)?;
         for stale in &found.stale {
             self.layer.remove(&self.options.directory.join(stale))?;
         }
@@ -233,9 +238,7 @@ impl Files {
                 let mut file = self.layer.append(&self.path(Kind::Journal, number))?;
                 // It may have been filled ahead.
                 file.truncate(length)?;
-                // A process that was killed may have left what is not durable yet.
                 file.sync()?;
-                self.layer.sync_directory(&self.options.directory)?;
                 Ok(Current::new(file, number, length))
             }
         }
@@ -320,7 +323,13 @@ impl Journal for Files {
         self.write(bytes)?;
         self.grown_bytes += bytes.len() as u64;
         if self.options.sync == Sync::Always {
-            self.fit()?.sync()?;
+            let current = self.fit()?;
+            if let Err(error) = current.sync() {
+                // Nobody was told that it is kept. A server that starts before this is mended must not find it where it
+                // can be read but is not on the disk.
+                current.cut_unsynced();
+                return Err(error);
+            }
             if bytes.len() <= MAX_FILLED_FOR_BYTES {
                 self.prepare_ahead();
             }

@@ -243,8 +243,11 @@ impl Journal for Sqlite {
             None => database::open(&self.options)?,
         };
         let failed = |error| load_error(file, error);
-        // A process that was killed may have left what is not durable yet.
-        sync_log(file).map_err(|error| io_error(file, error))?;
+        // A process that was killed may have left what is not durable yet, also where it was told so. Where the log cannot be
+        // emptied, because the disk is full or somebody reads, it is made durable as it is.
+        if !database::settle(&connection).unwrap_or(false) {
+            sync_log(file).map_err(|error| io_error(file, error))?;
+        }
         if let Err(error) = tables::delete_staged(&connection) {
             tracing::warn!(%error, "what was left of an import cannot be removed yet");
         }

@@ -94,12 +94,30 @@ struct State {
     log: Vec<String>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Content {
     bytes: Vec<u8>,
     synced: Vec<u8>,
     /// Where a failed sync has lost what was written, and what is there instead: it is read, but never written.
     lost: Vec<(usize, Vec<u8>)>,
+}
+
+impl Content {
+    /// Bytes that are written again are no longer lost.
+    fn rewrite(&mut self, start: usize, end: usize) {
+        let mut lost = Vec::new();
+        for (at, instead) in self.lost.drain(..) {
+            let stop = at + instead.len();
+            if at < start {
+                lost.push((at, instead[..start.min(stop) - at].to_vec()));
+            }
+            if stop > end {
+                let from = end.max(at);
+                lost.push((from, instead[from - at..].to_vec()));
+            }
+        }
+        self.lost = lost;
+    }
 }
 
 struct File {
@@ -159,17 +177,17 @@ impl Disk {
         Arc::new(Self { state: Mutex::new(state) })
     }
 
-    /// A copy of the disk as the process sees it, as after it was killed.
+    /// A copy of the disk after the process was killed: what it wrote is there, and durable only as far as it was synced.
     pub fn after_kill(&self) -> Arc<Self> {
         let state = self.state.lock();
-        let copy = |(path, content): (&PathBuf, &Arc<Mutex<Content>>)| {
-            let bytes = content.lock().bytes.clone();
-            let content = Content { bytes: bytes.clone(), synced: bytes, lost: Vec::new() };
-            (path.clone(), Arc::new(Mutex::new(content)))
+        let mut copies = BTreeMap::new();
+        let mut copy = |(path, content): (&PathBuf, &Arc<Mutex<Content>>)| {
+            let copied = || Arc::new(Mutex::new(content.lock().clone()));
+            (path.clone(), copies.entry(Arc::as_ptr(content)).or_insert_with(copied).clone())
         };
-        let names: BTreeMap<_, _> = state.names.iter().map(copy).collect();
-        let state = State { durable: names.clone(), names, ..State::default() };
-        Arc::new(Self { state: Mutex::new(state) })
+        let names = state.names.iter().map(&mut copy).collect();
+        let durable = state.durable.iter().map(&mut copy).collect();
+        Arc::new(Self { state: Mutex::new(State { names, durable, ..State::default() }) })
     }
 
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
@@ -314,7 +332,8 @@ impl Output for File {
         if self.at + bytes.len() > most {
             done = done.and(Err(Fault::Short));
         }
-        let content = &mut self.content.lock().bytes;
+        let mut whole = self.content.lock();
+        let content = &mut whole.bytes;
         let half = (self.at + bytes.len() / 2).min(most);
         let end = match done {
             Ok(()) | Err(Fault::Lost) => self.at + bytes.len(),
@@ -325,6 +344,8 @@ impl Output for File {
         };
         content.resize(content.len().max(end), 0);
         content[self.at..end].copy_from_slice(&bytes[..end - self.at]);
+        whole.rewrite(self.at, end);
+        drop(whole);
         self.at = end;
         done.map_err(|_| failure())
     }
@@ -364,7 +385,10 @@ impl Output for File {
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         let done = self.disk.operation("truncate", &self.path);
         if matches!(done, Ok(()) | Err(Fault::Lost)) {
-            self.content.lock().bytes.truncate(length as usize);
+            let mut content = self.content.lock();
+            content.bytes.truncate(length as usize);
+            content.rewrite(length as usize, usize::MAX);
+            drop(content);
             self.at = length as usize;
         }
         done.map_err(|_| failure())

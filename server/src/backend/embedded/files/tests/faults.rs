@@ -91,6 +91,7 @@ async fn run(operation: usize, fault: Fault) -> bool {
     }
     fates.check(&engine, true, &what).await;
     reopen(&disk, &fates, &what).await;
+    go_on_killed(&disk, &what).await;
     if fault != Fault::Power {
         engine.mended().await;
         for number in 24..32 {
@@ -119,6 +120,19 @@ async fn reopen(disk: &Arc<Disk>, fates: &Fates, what: &str) {
         drop(engine);
         let engine = open(&lost).expect("what was started once can be started again");
         assert_eq!(engine.dump().await, state, "{what}");
+    }
+}
+
+/// Starts on what is there after the process was killed, and goes on: all that could be read stays, whenever the power goes.
+async fn go_on_killed(disk: &Arc<Disk>, what: &str) {
+    let disk = disk.after_kill();
+    let engine = open(&disk).expect(what);
+    Fates::default().commit(&engine, 100).await;
+    let state = engine.dump().await;
+    for kept in Kept::EVERY {
+        let engine = open(&disk.after_power_loss(kept));
+        let engine = engine.unwrap_or_else(|| panic!("{what}, killed, {kept:?}"));
+        assert_eq!(engine.dump().await, state, "{what}, killed, {kept:?}");
     }
 }
 
