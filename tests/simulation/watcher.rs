@@ -131,8 +131,8 @@ impl Watcher {
                     let count = changes.places().len();
                     self.note(format_args!("is told {count} changes through {through}"));
                 }
-                Ok(WatchItem::Progress { through, .. }) => {
-                    told.ok_or("progress before the beginning")?.through = through.0;
+                Ok(WatchItem::Progress(progress)) => {
+                    told.ok_or("progress before the beginning")?.through = progress.through.0;
                 }
                 Ok(WatchItem::Born { .. }) => {}
                 Err(error) => {

@@ -69,8 +69,8 @@ pub(super) fn commands() -> [Command; 5] {
         );
     let verify = Command::new("verify")
         .about("Checks every checksum and invariant of stored state, and changes nothing");
-    let compact = Command::new("compact")
-        .about("Forgets all history, and writes what is left anew");
+    let compact =
+        Command::new("compact").about("Forgets all history, and writes what is left anew");
     let repair = Command::new("repair")
         .about("Saves what `files:` has before damage in a journal in another directory, and changes nothing else")
         .arg(Arg::new(INTO).required(true).help("The directory; empty, or not there yet"));
