@@ -1,4 +1,4 @@
-//! Calls that wait for locks, over exports and imports.
+//! Calls that wait for locks, and times, over exports and imports.
 
 use holdfast_proto::v1::*;
 
@@ -8,6 +8,34 @@ crate::cases! {
     calls_that_wait_do_not_travel,
     calls_that_wait_over_an_import_queue_up_anew,
     an_offer_travels_also_where_its_lease_has_ended,
+    times_that_are_none_are_refused,
+}
+
+async fn times_that_are_none_are_refused(ns: Namespace) {
+    ns.set("k", "1").await;
+    ns.lease(3_600_000).await;
+    ns.hold(acquire_for("l", 3_600_000)).await;
+    let exported = ns.export().await;
+    let copy = ns.sibling("copy");
+    let changes: [fn(&mut TransferItems, i64); 7] = [
+        |items, ms| items.entries.iter_mut().for_each(|it| it.created_at_ms = ms),
+        |items, ms| items.entries.iter_mut().for_each(|it| it.updated_at_ms = ms),
+        |items, ms| items.entries.iter_mut().for_each(|it| it.expires_at_ms = Some(ms)),
+        |items, ms| items.leases.iter_mut().for_each(|it| it.granted_at_ms = ms),
+        |items, ms| items.leases.iter_mut().for_each(|it| it.expires_at_ms = ms),
+        |items, ms| items.locks.iter_mut().for_each(|it| it.acquired_at_ms = ms),
+        |items, ms| items.locks.iter_mut().for_each(|it| it.expires_at_ms = Some(ms)),
+    ];
+    for change in changes {
+        for ms in [i64::MIN, -1, 100_000_000_000_000, i64::MAX] {
+            let mut changed = exported.clone();
+            changed.items.iter_mut().for_each(|items| change(items, ms));
+            let failure = copy.import(&changed, false).await.expect_err("it is no time");
+            let fields = failure.expect(ErrorReason::InvalidField).fields.clone();
+            assert!(fields[0].ends_with("_ms"), "{fields:?}");
+        }
+    }
+    assert_eq!(copy.state().await.namespace, None);
 }
 
 async fn calls_that_wait_do_not_travel(ns: Namespace) {

@@ -15,6 +15,13 @@ use crate::{
 /// Revisions stay below 2^53; so many are left for what is yet to come.
 const MAX_REVISION: u64 = (1 << 53) - (1 << 40);
 
+/// The last moment that is taken, in the year 5138, in milliseconds since the Unix epoch.
+const MAX_TIME_MS: i64 = 99_999_999_999_999;
+
+fn time(time_ms: i64, at: Path) -> Result<i64, Failure> {
+    validate::within(time_ms, 0, MAX_TIME_MS, at)
+}
+
 pub(super) fn start(start: &TransferStart) -> Result<store::TransferStart, Failure> {
     let at = Path::of("start");
     if start.format != FORMAT {
@@ -27,7 +34,7 @@ pub(super) fn start(start: &TransferStart) -> Result<store::TransferStart, Failu
         settings: namespace::checked_settings(&start.settings.unwrap_or_default())?,
         revision: Revision(start.revision),
         lineage: None,
-        time_ms: start.time_ms,
+        time_ms: time(start.time_ms, at.field("time_ms"))?,
         expected_entries: start.expected_entries,
     })
 }
@@ -37,8 +44,8 @@ pub(super) fn lease(lease: TransferLease, at: Path) -> Result<MovedLease, Failur
     Ok(MovedLease {
         id: validate::lease(id, Reason::InvalidField, at.field("id"))?,
         ttl_ms: validate::ttl(ttl_ms, at.field("ttl_ms"))?,
-        granted_at_ms,
-        expires_at_ms,
+        granted_at_ms: time(granted_at_ms, at.field("granted_at_ms"))?,
+        expires_at_ms: time(expires_at_ms, at.field("expires_at_ms"))?,
         is_chosen,
     })
 }
@@ -66,6 +73,7 @@ pub(super) fn lock(
         let problem = "is missing; a hold with a `ttl_ms` ends by itself";
         return Err(Failure::invalid(Reason::InvalidLock, at.field("expires_at_ms"), problem));
     }
+    let expires_at_ms = lock.expires_at_ms.map(|at_ms| time(at_ms, at.field("expires_at_ms")));
     let token = validate::within(lock.token, 1, start.revision.0, at.field("token"))?;
     // A hold that was renewed since its namespace was exported says so.
     let mod_revision =
@@ -74,14 +82,14 @@ pub(super) fn lock(
         token: Revision(token),
         mod_revision: Revision(mod_revision),
         version: validate::within(lock.version, 1, MAX_REVISION, at.field("version"))?,
-        acquired_at_ms: lock.acquired_at_ms,
-        updated_at_ms: lock.updated_at_ms,
+        acquired_at_ms: time(lock.acquired_at_ms, at.field("acquired_at_ms"))?,
+        updated_at_ms: time(lock.updated_at_ms, at.field("updated_at_ms"))?,
         acquire_id: validate::acquire_id(&lock.acquire_id, at.field("acquire_id"))?,
         owner: validate::owner(lock.owner, at.field("owner"))?,
         value: validate::lock_value(&lock.value, at.field("value"))?,
         name: lock.name,
         duration,
-        expires_at_ms: lock.expires_at_ms,
+        expires_at_ms: expires_at_ms.transpose()?,
     })
 }
 
@@ -98,7 +106,7 @@ pub(super) fn entry(
     };
     let deadline = match (entry.expires_at_ms, entry.lease_id) {
         (None, None) => Deadline::Never,
-        (Some(at_ms), None) => Deadline::At(at_ms),
+        (Some(at_ms), None) => Deadline::At(time(at_ms, at.field("expires_at_ms"))?),
         (None, Some(id)) => {
             let field = at.field("lease_id");
             Deadline::Of(Box::new(keys::lease(validate::lease(id, Reason::InvalidExpiry, field)?)))
@@ -118,8 +126,8 @@ pub(super) fn entry(
         version: validate::within(entry.version, 1, MAX_REVISION, at.field("version"))?,
         create_revision: Revision(created),
         mod_revision: Revision(modified),
-        created_at_ms: entry.created_at_ms,
-        updated_at_ms: entry.updated_at_ms,
+        created_at_ms: time(entry.created_at_ms, at.field("created_at_ms"))?,
+        updated_at_ms: time(entry.updated_at_ms, at.field("updated_at_ms"))?,
         deadline,
     };
     Ok((key, entry))
