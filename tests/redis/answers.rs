@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use holdfast_proto::v1::{
+    SetRequest, pipeline_answer::Result as Outcome, pipeline_call::Operation as Op,
+};
+
 use crate::{
     common::{
         backends::TestServer,
         build::*,
+        coordination::*,
         namespace::Namespace,
         redis::{Proxy, Redis},
     },
@@ -18,6 +23,7 @@ crate::cases! {
     a_request_of_the_typed_client_is_applied_once_and_answered,
     connections_that_are_cut_again_and_again_lose_nothing,
     a_slow_way_to_redis_is_only_slow,
+    a_large_commit_holds_redis_up_no_longer_than_its_writes_take,
 }
 
 /// A Redis, a server that reaches it through a proxy, and a namespace through that and through another server.
@@ -118,4 +124,25 @@ async fn a_slow_way_to_redis_is_only_slow() {
     let mut watcher = far.watching(watch(all())).await;
     let next = near.set("k", "w").await;
     assert_eq!(watcher.events(1).await[0].revision, next.mod_revision);
+}
+
+async fn a_large_commit_holds_redis_up_no_longer_than_its_writes_take() {
+    let redis = Redis::start().expect("it is installed");
+    let server = TestServer::on(&(redis.url() + "?command_timeout=5s")).await;
+    let ns = Namespace::fresh(&server, "ns");
+    let lease_id = ns.lease(3_600_000).await;
+    // All in one commit: many keys that are new, and the note of a lease on another that comes and goes.
+    let batch = |first: usize| {
+        let keys = (first..first + 1000).map(|number| item(&format!("k{number}"), ""));
+        Op::BatchSet(batch_set(keys))
+    };
+    let leased = SetRequest { expiry: with_lease(lease_id), ..set("k", "") };
+    let calls = (0..40).map(|number| batch(1000 * number));
+    let calls = calls.chain([Op::Set(leased), Op::Set(set("k", ""))]);
+    let mut pipe = ns.pipe().await;
+    pipe.send(calls);
+    for outcome in pipe.answers(42).await.into_values() {
+        assert!(matches!(outcome, Outcome::BatchSet(_) | Outcome::Set(_)), "{outcome:?}");
+    }
+    assert_eq!(ns.ok(count(all())).await.count, 40_001);
 }

@@ -173,7 +173,7 @@ if logged > 0 then call('XADD', LOG, sub(log[logged - 2], 3, 24), unpack(log, 1,
 
 if has_dropped then
   -- Those that are dropped leave no holes.
-  local left, left_users = {}, 0
+  local left, left_users, gone = {}, 0, {}
   for n = 1, written do
     local key, record = set[2 * n - 1], set[2 * n]
     if record then
@@ -181,20 +181,19 @@ if has_dropped then
       left[#left + 1] = record
       if n <= users then left_users = left_users + 1 end
     else
+      gone[key] = true
       call('HDEL', n <= users and UE or IE, key)
       call('ZREM', n <= users and UO or IO, key)
     end
   end
-  for _, new in ipairs({ new_users, new_internals }) do
-    for i = #new - 1, 1, -2 do
-      local still = false
-      for j = 1, #left, 2 do if left[j] == new[i + 1] then still = true break end end
-      if not still then
-        table.remove(new, i)
-        table.remove(new, i)
-      end
+  local function still(new)
+    local kept = {}
+    for i = 1, #new, 2 do
+      if not gone[new[i + 1]] then kept[#kept + 1], kept[#kept + 2] = '0', new[i + 1] end
     end
+    return kept
   end
+  new_users, new_internals = still(new_users), still(new_internals)
   set, user, internal = left, left_users, #left / 2
 end
 for first = 1, user, 2000 do call('HSET', UE, unpack(set, 2 * first - 1, 2 * math.min(first + 1999, user))) end
