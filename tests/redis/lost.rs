@@ -3,14 +3,18 @@
 use std::collections::BTreeSet;
 
 use holdfast_client::Error;
-use holdfast_proto::v1::{ErrorReason, SetRequest, WatchRequest};
+use holdfast_proto::v1::{
+    ErrorReason, ImportRequest, SetRequest, WatchRequest, admin_service_client::AdminServiceClient,
+};
+use tokio::sync::mpsc;
 
 use crate::{
     common::{
         build::*,
         coordination::*,
+        failure::Failure,
         namespace::Namespace,
-        redis::{Options, Redis, Sentinels},
+        redis::{Options, Redis, Sentinels, until},
     },
     fixture::*,
 };
@@ -23,6 +27,7 @@ crate::cases! {
     a_watch_survives_restarts_of_a_redis_that_keeps_everything,
     a_failover_repeats_no_revision_and_no_token,
     a_failover_under_load_repeats_nothing,
+    an_import_of_which_a_part_was_lost_is_not_put_in_place,
 }
 
 async fn a_flushed_redis_begins_another_history() {
@@ -205,4 +210,34 @@ async fn write_and_lock(ns: &Namespace, writer: usize, count: usize) -> Vec<u64>
         }
     }
     given
+}
+
+async fn an_import_of_which_a_part_was_lost_is_not_put_in_place() {
+    let (redis, _server, ns) = started().await;
+    let value = "v".repeat(64 << 10);
+    for number in 0..200 {
+        ns.set(&format!("k{number:03}"), &value).await;
+    }
+    let copy = ns.sibling("copy");
+    let mut parts = ns.export().await.parts(&copy).into_iter();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let send = |part| {
+        let request = ImportRequest { part: Some(part), replace: false };
+        sender.send(request).expect("it is listened to");
+    };
+    let mut client = AdminServiceClient::new(copy.channel.clone());
+    let requests = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
+    let importing = tokio::spawn(async move { client.import(requests).await });
+    parts.by_ref().take(3).for_each(send);
+    until("a part is staged", || {
+        let keys: Vec<String> = redis.run(&["KEYS", &format!("*{{{}}}*", copy.name)]);
+        (!keys.is_empty()).then_some(())
+    });
+    redis.run::<()>(&["FLUSHALL"]);
+    parts.for_each(send);
+    drop(sender);
+    let answer = importing.await.expect("it ends");
+    let failure = Failure::from(answer.expect_err("the first part is gone"));
+    failure.expect(ErrorReason::BackendUnavailable);
+    assert_eq!(copy.state().await.namespace, None);
 }

@@ -13,4 +13,6 @@ pub struct Staging {
     pub id: Uuid,
     /// Where its history has come to: no entry of it has a later revision.
     pub revision: Revision,
+    /// How many entries were staged: what has lost some of them meanwhile does not take the place.
+    pub entries: u64,
 }

@@ -29,6 +29,9 @@ use crate::backend::{BackendError, Key, LogShape, NamespaceName};
 /// How many lanes are made before it is looked for those that are of no use.
 const MANY: usize = 1000;
 
+/// For how long after it was added a name need not be added again.
+const NAMED_MS: i64 = 60_000;
+
 /// The lanes of all namespaces that were asked for.
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -44,8 +47,8 @@ pub(super) struct Lane {
     exists: AtomicBool,
     /// What its messages begin with: this server, and its name.
     pub sender: Bytes,
-    /// Whether its name is known to be among those of all namespaces.
-    pub is_named: AtomicBool,
+    /// When its name was last added to those of all namespaces.
+    named_ms: AtomicI64,
     /// How this server fares beside others that commit.
     pub contest: Contest,
     /// Told when it is this server's turn.
@@ -81,7 +84,7 @@ impl Lane {
             name: name.clone(),
             exists: AtomicBool::new(false),
             sender: format!("{} {}", core.server, name.as_str()).into(),
-            is_named: AtomicBool::new(false),
+            named_ms: AtomicI64::new(i64::MIN),
             contest: Contest::default(),
             turn: Notify::new(),
             log: Mutex::default(),
@@ -260,13 +263,28 @@ impl Core {
         *lane.log.lock() = head.log;
         lane.exists.store(head.tip.lineage.is_some(), Ordering::Relaxed);
         if head.tip.lineage.is_none() {
-            lane.is_named.store(false, Ordering::Relaxed);
+            lane.forget_name();
         }
         self.wake.note(&lane.name, head.tip.lineage, head.tip.revision);
     }
 }
 
 impl Lane {
+    /// Whether its name is known to be among those of all namespaces. That is believed for a while only: they may be in another
+    /// process than the namespace, which may lose writes of its own.
+    pub(super) fn is_named(&self) -> bool {
+        let now_ms = self.floor_ms.load(Ordering::Relaxed);
+        now_ms < self.named_ms.load(Ordering::Relaxed).saturating_add(NAMED_MS)
+    }
+
+    pub(super) fn note_name(&self) {
+        self.named_ms.store(self.floor_ms.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    pub(super) fn forget_name(&self) {
+        self.named_ms.store(i64::MIN, Ordering::Relaxed);
+    }
+
     /// Whether something is lost by forgetting it. Names may be asked for that nobody ever writes to.
     fn is_of_use(self: &Arc<Self>) -> bool {
         self.exists.load(Ordering::Relaxed) || Arc::strong_count(self) > 1

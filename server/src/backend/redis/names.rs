@@ -1,6 +1,6 @@
 //! The names of all namespaces.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -18,14 +18,14 @@ const MOST_NAMES: usize = 1024;
 impl Core {
     /// Adds the name of a namespace to those of all, unless it is known to be there.
     pub(super) async fn register(&self, lane: &Lane) -> Result<(), BackendError> {
-        if lane.is_named.load(Ordering::Relaxed) {
+        if lane.is_named() {
             return Ok(());
         }
         let name = Bytes::copy_from_slice(lane.name.as_str().as_bytes());
         let script = &self.scripts.register;
         let call = Call { script, keys: self.layout.names(), args: vec![name] };
         self.link.call(call).await.map_err(read_error)?;
-        lane.is_named.store(true, Ordering::Relaxed);
+        lane.note_name();
         Ok(())
     }
 

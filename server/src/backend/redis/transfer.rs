@@ -1,6 +1,6 @@
 //! What takes the place of a namespace: staged beside it, where nobody looks, and renamed in one step.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -69,19 +69,25 @@ impl Core {
         staging: &Staging,
         at: Position,
     ) -> Result<CommitOutcome, BackendError> {
-        lane.is_named.store(false, Ordering::Relaxed);
+        lane.forget_name();
         self.register(lane).await?;
         let args = [
             self.channel.clone(),
             lane.sender.clone(),
             at.0.to_string().into(),
             staging.revision.to_string().into(),
+            staging.entries.to_string().into(),
         ];
         let keys = self.layout.staging(staging);
         let Answer { verdict, head, mut parts } =
             self.tell_with(lane, &self.scripts.replace, keys, &args).await?;
-        if verdict == "moved" {
-            return Ok(CommitOutcome::Moved(Moved { tip: head.tip, changed: None }));
+        match &verdict[..] {
+            b"moved" => return Ok(CommitOutcome::Moved(Moved { tip: head.tip, changed: None })),
+            b"lost" => {
+                let problem = "Redis has lost a part of what was imported; import it again";
+                return Err(BackendError::Unavailable(problem.into()));
+            }
+            _ => {}
         }
         let before = Revision(parts.number()? as u64);
         let Tip { revision, time_ms, .. } = head.tip;

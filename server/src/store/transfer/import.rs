@@ -75,6 +75,7 @@ impl Import {
                 namespace: start.namespace.clone(),
                 id: Uuid::new_v4(),
                 revision: start.revision,
+                entries: 0,
             },
             replace,
             leases: BTreeMap::new(),
@@ -258,6 +259,7 @@ impl Import {
         self.pending_bytes = 0;
         self.is_staged = true;
         let entries = mem::take(&mut self.pending);
+        self.staging.entries += entries.len() as u64;
         Ok(self.store.backend.stage(&self.staging, entries).await?)
     }
 

@@ -17,6 +17,7 @@ for i = 3, #ARGV, 4 do
     if was then bytes = bytes - #key - #was + 114 + sub(was, 109, 113) else keys = keys + 1 end
   end
 end
+call('HINCRBY', usage, 'entries', (#ARGV - 2) / 4)
 call('HINCRBY', usage, 'keys', keys)
 call('HINCRBY', usage, 'bytes', bytes)
 -- What nobody puts in place does not stay.

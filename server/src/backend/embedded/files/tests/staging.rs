@@ -30,7 +30,7 @@ fn entry(value: &str, revision: u64) -> Entry {
 }
 
 fn staging() -> Staging {
-    Staging { namespace: name("n"), id: Uuid::new_v4(), revision: LATER }
+    Staging { namespace: name("n"), id: Uuid::new_v4(), revision: LATER, entries: 0 }
 }
 
 async fn stage(engine: &Engine, staging: &Staging, round: u64) {

@@ -124,6 +124,7 @@ async fn replace(engine: &Engine, random: &mut Random, namespace: &str) {
         namespace: name(namespace),
         id: Uuid::from_u128(random.below(1 << 30).into()),
         revision: Revision(5),
+        entries: 0,
     };
     let entry = |value: Vec<u8>| Entry {
         value: value.into(),
