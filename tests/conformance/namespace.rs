@@ -1,8 +1,8 @@
 //! Namespaces: settings, quotas, lists of them, clear and delete.
 
-use holdfast_proto::v1::*;
+use holdfast_proto::v1::{pipeline_answer::Result as Outcome, pipeline_call::Operation as Op, *};
 
-use crate::common::{build::*, namespace::Namespace};
+use crate::common::{build::*, failure::Failure, namespace::Namespace};
 
 crate::cases! {
     missing_namespace_is_an_answer_without_it,
@@ -19,6 +19,7 @@ crate::cases! {
     key_quota_refuses_new_keys_only,
     byte_quota_refuses_what_would_exceed_it,
     quota_below_what_is_there_lets_go,
+    quotas_hold_for_those_who_write_at_once,
     clear_removes_all_keys_at_one_revision,
     clear_of_an_empty_namespace_changes_nothing,
     keys_set_after_a_clear_are_created_anew,
@@ -379,4 +380,25 @@ async fn deleted_namespaces_are_not_listed(ns: Namespace) {
     }
     ns.sibling("a").ok(delete_namespace()).await;
     assert_eq!(list_names(&ns, 0).await, [ns.sibling("b").name]);
+}
+
+async fn quotas_hold_for_those_who_write_at_once(ns: Namespace) {
+    // Pipelines, of which each may come to another server.
+    let mut pipes = futures::future::join_all((0..6).map(|_| ns.pipe())).await;
+    for round in 1..=20 {
+        ns.ok(update(NamespaceSettings { quota_max_keys: Some(round), ..Default::default() }))
+            .await;
+        let writes = pipes.iter_mut().enumerate().map(|(writer, pipe)| async move {
+            match pipe.run(Op::Set(set(&format!("{round}/{writer}"), "v"))).await {
+                Outcome::Set(_) => 1,
+                Outcome::Status(status) => {
+                    Failure::from(status).expect(ErrorReason::QuotaExceeded);
+                    0
+                }
+                other => panic!("{other:?}"),
+            }
+        });
+        let kept: u64 = futures::future::join_all(writes).await.into_iter().sum();
+        assert_eq!((kept, ns.ok(count(all())).await.count), (1, round));
+    }
 }

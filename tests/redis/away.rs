@@ -5,13 +5,15 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use bytes::Bytes;
 use holdfast_client::Text;
-use holdfast_proto::v1::ErrorReason;
+use holdfast_proto::v1::{ErrorReason, SetRequest};
 
 use crate::{
     common::{
         backends::TestServer,
         build::*,
+        coordination::numbered,
         health::{HealthWatch, NOT_SERVING, SERVING},
         namespace::Namespace,
         redis::{Redis, until},
@@ -118,10 +120,17 @@ async fn what_is_full_refuses_writes_and_goes_on_reading() {
     assert_eq!(ns.value("first").await.as_deref(), Some("v"));
     assert_eq!(ns.ok(count(prefix("k"))).await.count, kept);
     assert_eq!(ns.get("more").await, None);
+    // What makes room goes on.
+    ns.ok(delete("k0")).await;
+    ns.ok(delete_range(prefix("k1"))).await;
+    let left = ns.ok(count(prefix("k"))).await.count;
+    assert!(left < kept, "{left}");
+    let last = ns.ok(count(all())).await.revision;
+    ns.ok(compact(last)).await;
     redis.run::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     health.until(SERVING).await;
     ns.set("more", &value).await;
-    assert_eq!(ns.ok(count(prefix("k"))).await.count, kept);
+    assert_eq!(ns.ok(count(prefix("k"))).await.count, left);
 }
 
 async fn what_is_not_there_at_the_start_is_told() {
@@ -176,9 +185,14 @@ async fn a_commit_is_acknowledged_once_replicas_have_it() {
         assert!(replica.run::<bool>(&["HEXISTS", &entries, key]), "{key} was acknowledged");
     }
     replica.pause();
-    assert_eq!(try_set(&ns, "k", "v").await, Fate::Unknown);
-    // It is there, and reads wait for no replica.
-    assert_eq!(ns.value("k").await.as_deref(), Some("v"));
+    let options = numbered(&Bytes::from_static(&[7; 8]), 1);
+    let again = SetRequest { expiry: ttl(100), options, ..set("k", "v") };
+    ns.fails(again.clone(), ErrorReason::OutcomeUnknown).await;
+    // It is there, and reads wait for no replica; nor do they where something has to be settled before, as it has ended.
+    while ns.get("k").await.is_some() {}
+    // But sent again it is no more than it was.
+    ns.fails(again.clone(), ErrorReason::OutcomeUnknown).await;
     replica.go_on();
+    ns.ok(again).await;
     record.write_until_done(&ns).await;
 }

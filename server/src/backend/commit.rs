@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     ContentType, Deadline, Entry, Key, KeyRange, LogShape, Position, Removal, Revision,
-    StoredEntry, Tip,
+    StoredEntry, Tip, Usage,
 };
 
 /// A deadline in the making: a TTL counts from the commit.
@@ -193,6 +193,8 @@ pub struct Commit<'a> {
     pub valid_until_ms: Option<i64>,
     /// Apply only if the revision still is this one: for who compared with a revision not yet given.
     pub exact_revision: Option<Revision>,
+    /// Apply only if the namespace holds no more than this: for who keeps to a quota.
+    pub most_before: Option<Usage>,
 }
 
 /// What became of a commit.

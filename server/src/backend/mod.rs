@@ -105,6 +105,15 @@ pub trait Backend: Send + Sync + 'static {
     /// has written is kept at hand for the next.
     fn reads_ahead(&self) -> bool;
 
+    /// Resolves once all that reads of a namespace have shown so far is as durable as what its commits have promised. That takes
+    /// something only where it can be seen before.
+    ///
+    /// # Errors
+    /// As a commit has them.
+    async fn confirm(&self, _namespace: &NamespaceName) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     /// The store's time, outside of any namespace, in milliseconds since the Unix epoch.
     async fn now_ms(&self) -> Result<i64, BackendError>;
 

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use redis::Value;
+use uuid::Uuid;
 
 use super::{
     Core,
@@ -20,8 +21,8 @@ use super::{
     writes::Writes,
 };
 use crate::backend::{
-    BackendError, Commit, CommitOutcome, Committed, GroupStamp, Groups, Key, Moved, Position,
-    Revision, StoredEntry, Tip, Write,
+    BackendError, Commit, CommitOutcome, Committed, GroupStamp, Groups, Key, Lineage, Moved,
+    Position, Revision, StoredEntry, Tip, Write,
 };
 
 /// How often a commit waits for the turn of another to end.
@@ -34,6 +35,12 @@ impl Core {
         commit: Commit<'_>,
     ) -> Result<CommitOutcome, BackendError> {
         let is_empty = commit.groups.is_empty();
+        let only_removes =
+            !is_empty && commit.groups.writes.iter().all(|write| write.op.draft().is_none());
+        let script = match only_removes {
+            true => &self.scripts.commit_removals,
+            false => &self.scripts.commit,
+        };
         let (mut args, logged) = self.commit_args(lane, commit);
         let mut waited = Waited::default();
         for attempt in 0..MAX_WAITS {
@@ -46,8 +53,7 @@ impl Core {
                 }
             };
             // Sent first, and answered before or with the commit.
-            let (named, answer) =
-                futures::join!(named, self.tell(lane, &self.scripts.commit, &args));
+            let (named, answer) = futures::join!(named, self.tell(lane, script, &args));
             let Answer { verdict, head, mut parts } = answer?;
             if attempt == 0 {
                 lane.contest.note_pace(refused_at_ms, head.tip.time_ms);
@@ -128,8 +134,14 @@ impl Core {
             at.0.to_string().into(),
             optional(valid_until_ms),
         ];
-        let answer = self.tell(lane, &self.scripts.delete, &args).await?;
-        Ok((answer.verdict == "done").then_some(answer.head.tip))
+        let Answer { verdict, head, mut parts } =
+            self.tell(lane, &self.scripts.delete, &args).await?;
+        if verdict != "done" {
+            return Ok(None);
+        }
+        // That of what there was.
+        let lineage = Uuid::try_parse_ascii(&parts.bytes()?).ok().map(Lineage);
+        Ok(Some(Tip { lineage, ..head.tip }))
     }
 
     /// What a commit answers, of groups of which these take a revision.
@@ -159,10 +171,10 @@ impl Core {
 
     /// The arguments, and which groups take a revision.
     fn commit_args(&self, lane: &Lane, commit: Commit<'_>) -> (Vec<Bytes>, Vec<bool>) {
-        let Commit { at, reads, groups, valid_until_ms, exact_revision } = commit;
+        let Commit { at, reads, groups, valid_until_ms, exact_revision, most_before } = commit;
         let (count, ranges) = (5 * groups.writes.len() + reads.keys.len(), reads.ranges.len());
         let mut writes = Writes::of(groups, &reads.keys);
-        let mut args = Vec::with_capacity(20 + 3 * ranges + count);
+        let mut args = Vec::with_capacity(22 + 3 * ranges + count);
         args.extend([
             self.server.clone().into(),
             self.channel.clone(),
@@ -173,6 +185,8 @@ impl Core {
             Bytes::new(),
             Bytes::new(),
             Bytes::new(),
+            optional(most_before.map(|most| most.keys)),
+            optional(most_before.map(|most| most.bytes)),
         ]);
         args.extend(writes.counts());
         args.push(writes.only_read());
@@ -258,7 +272,6 @@ impl Contest {
 /// back, and must not keep a server out by that.
 #[derive(Default)]
 struct Waited {
-    all_ms: i64,
     /// The turn that was met last, as Redis names it.
     turn: Bytes,
     /// How long it had to last when it was first met, less what was waited for it since.
@@ -273,7 +286,6 @@ impl Waited {
     }
 
     fn add(&mut self, waited_ms: i64) {
-        self.all_ms += waited_ms;
         self.left_ms -= waited_ms;
     }
 

@@ -123,6 +123,14 @@ impl Backend for Redis {
         true
     }
 
+    async fn confirm(&self, namespace: &NamespaceName) -> Result<(), BackendError> {
+        if self.core.link.waits_for_replicas() {
+            let lane = self.core.lane(namespace);
+            self.core.tell(&lane, &self.core.scripts.confirm, &[]).await?;
+        }
+        Ok(())
+    }
+
     async fn now_ms(&self) -> Result<i64, BackendError> {
         let Core { link, scripts, layout, .. } = &*self.core;
         let call = Call { script: &scripts.time, keys: layout.names(), args: Vec::new() };

@@ -12,6 +12,14 @@ const BEGIN: &str = include_str!("scripts/begin.lua");
 const APPLY: &str = include_str!("scripts/apply.lua");
 /// What comes once deadlines have moved.
 const NEXT: &str = include_str!("scripts/next.lua");
+/// What makes a commit.
+const COMMIT: &[&str] = &[
+    include_str!("scripts/commit.lua"),
+    BEGIN,
+    APPLY,
+    NEXT,
+    include_str!("scripts/committed.lua"),
+];
 /// What those begin with that only read, when they have to settle the namespace first.
 const SETTLING: &str = include_str!("scripts/settling.lua");
 /// What those begin with besides that read at a revision.
@@ -24,6 +32,9 @@ pub(super) struct Scripts {
     pub changes: Reading,
     pub clear: Script,
     pub commit: Script,
+    /// The same, for one that does nothing but remove.
+    pub commit_removals: Script,
+    pub confirm: Script,
     pub delete: Script,
     pub discard: Script,
     pub expired: Reading,
@@ -54,7 +65,7 @@ impl Scripts {
         Self {
             ancestors: reads("ancestors", include_str!("scripts/ancestors.lua")),
             changes: reads("changes", include_str!("scripts/changes.lua")),
-            clear: writes(
+            clear: promises(frees(
                 "clear",
                 &[
                     include_str!("scripts/clear.lua"),
@@ -63,19 +74,12 @@ impl Scripts {
                     NEXT,
                     include_str!("scripts/cleared.lua"),
                 ],
-            ),
-            commit: writes(
-                "commit",
-                &[
-                    include_str!("scripts/commit.lua"),
-                    BEGIN,
-                    APPLY,
-                    NEXT,
-                    include_str!("scripts/committed.lua"),
-                ],
-            ),
-            delete: writes("delete", &[include_str!("scripts/delete.lua")]),
-            discard: writes("discard", &[include_str!("scripts/discard.lua")]),
+            )),
+            commit: promises(writes("commit", COMMIT)),
+            commit_removals: promises(frees("commit_removals", COMMIT)),
+            confirm: promises(frees("confirm", &[include_str!("scripts/confirm.lua")])),
+            delete: promises(frees("delete", &[include_str!("scripts/delete.lua")])),
+            discard: frees("discard", &[include_str!("scripts/discard.lua")]),
             expired: reads("expired", include_str!("scripts/expired.lua")),
             history: reads_back("history", include_str!("scripts/history.lua")),
             members: script("members", true, "", &[include_str!("scripts/members.lua")]),
@@ -83,7 +87,7 @@ impl Scripts {
             read: reads("read", include_str!("scripts/read.lua")),
             read_at: reads_back("read_at", include_str!("scripts/read_at.lua")),
             register: script("register", true, "", &[include_str!("scripts/register.lua")]),
-            replace: writes(
+            replace: promises(writes(
                 "replace",
                 &[
                     include_str!("scripts/replace.lua"),
@@ -92,11 +96,11 @@ impl Scripts {
                     NEXT,
                     include_str!("scripts/put.lua"),
                 ],
-            ),
+            )),
             scan: reads_back("scan", include_str!("scripts/scan.lua")),
             stage: writes("stage", &[include_str!("scripts/stage.lua")]),
             time: script("time", false, "flags=no-writes", &[include_str!("scripts/time.lua")]),
-            trim: writes("trim", &[include_str!("scripts/trim.lua")]),
+            trim: frees("trim", &[include_str!("scripts/trim.lua")]),
         }
     }
 }
@@ -119,8 +123,18 @@ fn writes(name: &'static str, parts: &[&str]) -> Script {
     script(name, true, "", &[&[PRELUDE, SETTLED], parts].concat())
 }
 
+/// One whose effect is told as done.
+fn promises(script: Script) -> Script {
+    Script { promises: true, ..script }
+}
+
+/// One that writes, and is run also where Redis has no memory left: it is what gives some back, at once or once the log forgets.
+fn frees(name: &'static str, parts: &[&str]) -> Script {
+    script(name, true, "flags=allow-oom", &[&[PRELUDE, SETTLED], parts].concat())
+}
+
 fn script(name: &'static str, writes: bool, flags: &str, parts: &[&str]) -> Script {
     let source = format!("#!lua {flags}\n{}", parts.concat());
     let sha = redis::Script::new(&source).get_hash().to_owned();
-    Script { name, source, sha, writes }
+    Script { name, source, sha, writes, promises: false }
 }

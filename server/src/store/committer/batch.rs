@@ -119,6 +119,7 @@ impl Loaded {
             Some(NewAnswer { request: submission.request.as_ref()?, asked, group: *group, reply })
         });
         let kept = workspace.keep_answers(answers);
+        let most_before = workspace.most_before();
         let (mut groups, valid_until_ms, exact_revision) = workspace.into_groups();
         let initial = &store.options.initial_settings;
         if born && !groups.is_empty() && *initial != Default::default() {
@@ -138,8 +139,14 @@ impl Loaded {
             groups.writes.extend(done);
             *end = groups.writes.len();
         }
-        let commit =
-            Commit { at: self.at, reads: &self.reads, groups, valid_until_ms, exact_revision };
+        let commit = Commit {
+            at: self.at,
+            reads: &self.reads,
+            groups,
+            valid_until_ms,
+            exact_revision,
+            most_before,
+        };
         (Run { results, expired, kept, needs_more }, commit)
     }
 

@@ -30,11 +30,13 @@ use super::{
     command::{Command, EntryView, Guard, Reply},
     error::{Refusal, StoreError},
     namespace::Namespace,
+    record::request::RecordName,
     settings::Settings,
     workspace::RangeView,
 };
 use crate::backend::{
-    BackendError, CommitOutcome, Committed, Key, NamespaceName, Position, Revision, Tip,
+    BackendError, Commit, CommitOutcome, Committed, Key, NamespaceName, Position, Revision, Tip,
+    WriteOp,
 };
 
 /// Most commands of one commit.
@@ -240,8 +242,11 @@ impl Store {
                     loaded = self.load_alive(namespace, batch, true, depth).await?;
                     continue;
                 }
+                // What is answered once more may not have been promised the first time.
+                self.backend.confirm(&namespace.name).await?;
                 return Ok(run.outcomes(&[], loaded.tip.revision, loaded.tip.time_ms));
             }
+            let removed = removed_answers(&loaded, &commit);
             let written = self.backend.reads_ahead().then(|| commit.groups.clone());
             let commit = self.backend.commit(&namespace.name, commit);
             match self.commit_and_read_ahead(namespace, commit).await? {
@@ -251,7 +256,7 @@ impl Store {
                         namespace.known.commit(written, &committed, self.clock.now_ms());
                     }
                     if !committed.stamps.is_empty() {
-                        Self::note_kept(namespace, batch, &loaded.done, &run.kept);
+                        Self::note_kept(namespace, batch, &removed, &run.kept);
                     }
                     self.committed(namespace, &loaded.settings(namespace), &committed).await;
                     return Ok(run.outcomes(
@@ -369,6 +374,14 @@ impl Submission {
         let now = lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
         (now != *expected).then_some(Refusal::LineageChanged { lineage })
     }
+}
+
+/// The records of answers that a commit removes, or puts a mark in the place of.
+fn removed_answers(loaded: &Loaded, commit: &Commit<'_>) -> Vec<RecordName> {
+    let writes = commit.groups.writes.iter();
+    let removed = writes.filter(|write| matches!(write.op, WriteOp::RemoveUnlogged));
+    let names = removed.filter_map(|write| RecordName::parse(&write.key));
+    loaded.done.iter().copied().chain(names).collect()
 }
 
 /// Whether the batch does nothing but remove what is due.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Job, batch::Loaded};
 use crate::store::{
-    RequestId, Store, command::Command, error::StoreError, keys, namespace::Namespace,
-    record::request::RecordName, requests::KeptRequests,
+    RequestId, Store, error::StoreError, keys, namespace::Namespace, record::request::RecordName,
+    requests::KeptRequests,
 };
 
 /// Most answers that are kept in a namespace.
@@ -61,20 +61,15 @@ impl Store {
     pub(super) fn note_kept(
         namespace: &Namespace,
         batch: &[Job],
-        done: &[RecordName],
+        removed: &[RecordName],
         kept: &[(RecordName, u32)],
     ) {
         let mut index = namespace.kept.lock();
         let Some(index) = &mut *index else {
             return;
         };
-        for name in done {
+        for name in removed {
             index.forget(*name);
-        }
-        for job in batch {
-            if let Some(Command::Expire(keys)) = job.submission.command() {
-                keys.iter().filter_map(RecordName::parse).for_each(|name| index.forget(name));
-            }
         }
         for (name, answers) in kept {
             index.note(*name, *answers);

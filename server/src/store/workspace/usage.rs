@@ -42,6 +42,19 @@ impl Workspace<'_> {
         Ok(())
     }
 
+    /// How much there may have been before, for all of it to keep to the quotas; nothing where there are none, or it adds nothing.
+    pub fn most_before(&self) -> Option<Usage> {
+        let most = |quota: Option<u64>, before: u64, now: u64| {
+            let added = now.checked_sub(before).filter(|added| *added > 0);
+            quota.zip(added).map(|(quota, added)| quota.saturating_sub(added).max(before))
+        };
+        let (before, now) = (self.tip.usage, self.usage);
+        let keys = most(self.settings.quota_max_keys, before.keys, now.keys);
+        let bytes = most(self.settings.quota_max_bytes, before.bytes, now.bytes);
+        let any = |most: Option<u64>| most.unwrap_or(u64::MAX);
+        (keys.is_some() || bytes.is_some()).then(|| Usage { keys: any(keys), bytes: any(bytes) })
+    }
+
     /// What the command at hand adds and removes.
     pub(super) fn difference(&self) -> (Usage, Usage) {
         let (mut added, mut removed) = (Usage::default(), Usage::default());

@@ -73,6 +73,8 @@ pub(super) struct Script {
     pub sha: String,
     /// Whether it may change anything: then it is never sent again.
     pub writes: bool,
+    /// Whether that it was run is told as done for good: then replicas are waited for, where that is set.
+    pub promises: bool,
 }
 
 /// A script to be run. All keys are of one slot, and there is at least one.
@@ -166,7 +168,7 @@ impl Link {
     /// Runs a script where its keys are, within the time for commands.
     ///
     /// - What only reads is sent again where a connection was lost, while there is time.
-    /// - What writes is answered once as many replicas have it as is set.
+    /// - What promises is answered once as many replicas have it as is set.
     pub(super) async fn call(&self, call: Call<'_>) -> Result<Value, LinkError> {
         self.call_in_time(&call).await
     }
@@ -191,6 +193,11 @@ impl Link {
         self.context.health.writable()
     }
 
+    /// Whether what promises waits for replicas.
+    pub(super) fn waits_for_replicas(&self) -> bool {
+        self.context.settings.wait.is_some()
+    }
+
     /// What is published. To be taken once: afterwards there is nothing to come.
     pub(super) fn messages(&self) -> mpsc::Receiver<Message> {
         self.messages.lock().take().unwrap_or_else(|| mpsc::channel(1).1)
@@ -209,7 +216,7 @@ impl Link {
 
     /// What a script is to wait for before it is answered.
     fn wait(&self, call: &Call<'_>) -> Option<(u32, Duration)> {
-        self.context.settings.wait.filter(|_| call.script.writes)
+        self.context.settings.wait.filter(|_| call.script.promises)
     }
 
     /// Tries until there is an answer, as long as nothing is done twice by that.

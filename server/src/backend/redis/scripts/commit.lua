@@ -2,13 +2,14 @@
 --
 -- ARGV: 3 server, 4 channel, 5 server and namespace for messages, 6 position of the reads, 7 last moment or empty,
 -- 8 exact revision or empty, 9 how long after a refusal this server tries again, 10 a turn that was waited for as long as it
--- can have lasted or empty, 11 when the last attempt was refused, or 0: if not, a turn is asked for where this one is, 12 to 18
--- what is to be written, 19 how many keys were only read, 20 number of ranges; then the keys, these last, the ranges (first,
+-- can have lasted or empty, 11 when the last attempt was refused, or 0: if not, a turn is asked for where this one is, 12 and 13
+-- how many keys and bytes there may be before or empty, 14 to 20 what is to be written, 21 how many keys were only read, 22 number
+-- of ranges; then the keys, these last, the ranges (first,
 -- beyond, whether there is a beyond), and the groups. Their words have an `r` fifth where the key was read.
 local position, at, me = tonumber(h[POSITION] or 0), ARGV[6] + 0, ARGV[3]
-local counts_at, keys_at = 12, 20
-local ranges_at = 21 + ARGV[12] + ARGV[13] + ARGV[14] + ARGV[15] + ARGV[19]
-local place = ranges_at + 3 * ARGV[20]
+local counts_at, keys_at = 14, 22
+local ranges_at = 23 + ARGV[14] + ARGV[15] + ARGV[16] + ARGV[17] + ARGV[21]
+local place = ranges_at + 3 * ARGV[22]
 -- How many commits a turn lasts, and how long at the most.
 local TURN_COMMITS, TURN_MS = 3, 1000
 -- How long it waits after a commit, for there may be no other.
@@ -55,12 +56,14 @@ local changed = {}
 if at ~= position then
   -- Which of the keys read were written after the reads; nil if that is not known, or too much.
   changed = (function()
-    -- How many keys are looked through, and how many are told of, before it is simpler to read again.
-    local LOOKED_AT, TOLD = 32768, 1000
+    -- How many keys are looked through, how often one is compared with a range, and how many are told of, before it is simpler to
+    -- read again.
+    local LOOKED_AT, COMPARED, TOLD = 32768, 200000, 1000
+    local ranges = (place - ranges_at) / 3
     if at > position or at < tonumber(h[FORGOTTEN]) then return nil end
     local read, seen, found, looked_at = {}, {}, {}, 0
-    local user_at, internal_at = keys_at, keys_at + ARGV[12]
-    for i = ranges_at - ARGV[19], ranges_at - 1 do read[ARGV[i]] = true end
+    local user_at, internal_at = keys_at, keys_at + ARGV[14]
+    for i = ranges_at - ARGV[21], ranges_at - 1 do read[ARGV[i]] = true end
     local i = place
     while ARGV[i] do
       local kind, _, form, of, is_read = byte(ARGV[i], 1, 5)
@@ -94,6 +97,7 @@ if at ~= position then
       for c = 1, #commits do
         local keys = commits[c][2]
         looked_at = looked_at + #keys
+        if looked_at * ranges > COMPARED then return nil end
         for j = 1, #keys do
           local key = keys[j]
           if not seen[key] and key ~= '' then
@@ -111,7 +115,8 @@ if at ~= position then
 end
 local in_time = ARGV[7] == '' or now <= ARGV[7] + 0
 local is_exact = ARGV[8] == '' or ARGV[8] + 0 == tonumber(h[REVISION] or 0)
-if not (changed and #changed == 0 and in_time and is_exact) then
+local fits = ARGV[12] == '' or (h[KEYCOUNT] or 0) + 0 <= ARGV[12] + 0 and (h[BYTES] or 0) + 0 <= ARGV[13] + 0
+if not (changed and #changed == 0 and in_time and is_exact and fits) then
   local moved = false
   if changed then
     moved = {}

@@ -90,8 +90,14 @@ impl Engine {
         let at = self.backend.read(&namespace, &[], None).await?.tip.position;
         let reads = ReadSet::default();
         let groups = groups(writes);
-        let commit =
-            Commit { at, reads: &reads, groups, valid_until_ms: None, exact_revision: None };
+        let commit = Commit {
+            at,
+            reads: &reads,
+            groups,
+            valid_until_ms: None,
+            exact_revision: None,
+            most_before: None,
+        };
         match self.backend.commit(&namespace, commit).await? {
             CommitOutcome::Committed(committed) => Ok(committed),
             CommitOutcome::Moved(moved) => panic!("nothing was read, but {moved:?}"),

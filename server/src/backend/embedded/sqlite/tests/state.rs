@@ -126,8 +126,14 @@ impl Engine {
             groups.writes.extend(group);
             groups.end_group();
         }
-        let commit =
-            Commit { at, reads: &reads, groups, valid_until_ms: None, exact_revision: None };
+        let commit = Commit {
+            at,
+            reads: &reads,
+            groups,
+            valid_until_ms: None,
+            exact_revision: None,
+            most_before: None,
+        };
         match self.backend.commit(&namespace, commit).await? {
             CommitOutcome::Committed(committed) => Ok(committed),
             CommitOutcome::Moved(moved) => panic!("nothing was read, but {moved:?}"),
