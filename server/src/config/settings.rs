@@ -138,7 +138,8 @@ impl Kind {
     /// Whether a value from a file is of this kind.
     pub(super) fn check(self, value: &Value) -> Result<(), String> {
         match self {
-            Self::Text(_) if !value.is_string() => Err(format!("{value} is not a text")),
+            // It may be a URL with a password, in a list for example.
+            Self::Text(_) if !value.is_string() => Err("is not a text".into()),
             Self::Number if !value.is_u64() => Err(format!("{value} is not a whole number")),
             Self::Duration if !value.is_string() => {
                 Err(format!("{value} is not a text with a duration and its unit, such as \"10s\""))

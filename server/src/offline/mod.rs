@@ -57,7 +57,7 @@ pub enum OfflineError {
     #[error("there is no namespace {0:?}")]
     NoNamespace(String),
     /// Stored state is damaged.
-    #[error("{0} of these findings keep the server from starting")]
+    #[error("{0} of these findings are damage, which may keep the server from starting")]
     Damaged(usize),
 }
 
