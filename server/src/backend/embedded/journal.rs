@@ -31,6 +31,20 @@ pub struct Record {
     pub action: Action,
 }
 
+impl Record {
+    /// About how many bytes it writes.
+    pub fn bytes(&self) -> usize {
+        match &self.action {
+            Action::Write(Groups { writes, .. }) | Action::Clear(writes) => {
+                let drafts = writes.iter().filter_map(|write| write.op.draft());
+                drafts.map(|draft| draft.value.len()).sum()
+            }
+            Action::Stage(entries) => entries.iter().map(|(_, entry)| entry.value.len()).sum(),
+            Action::Delete | Action::Replace(..) => 0,
+        }
+    }
+}
+
 /// What a commit does.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -177,6 +191,9 @@ pub trait Restore: Send {
 
     /// Puts a version.
     fn put(&mut self, version: Version) -> Result<(), String>;
+
+    /// The version of a key that was put last is to be of this revision.
+    fn expect(&mut self, key: &Key, revision: Revision) -> Result<(), String>;
 
     /// Takes a key away, without a trace.
     fn drop_key(&mut self, key: &Key) -> Result<(), String>;

@@ -81,6 +81,10 @@ impl Restore for Loaded {
         self.current()?.put_version(version)
     }
 
+    fn expect(&mut self, key: &Key, revision: Revision) -> Result<(), String> {
+        self.current()?.expect(key, revision)
+    }
+
     fn drop_key(&mut self, key: &Key) -> Result<(), String> {
         self.current()?.drop_key(key)
     }

@@ -454,7 +454,8 @@ struct Waiting {
 impl Group {
     fn add(&mut self, job: Job) {
         let Job { cell, turn, pending, answer } = job;
-        self.bytes += pending.encoded.len();
+        // A journal of tables is told of records as they are.
+        self.bytes += pending.encoded.len().max(pending.record.bytes());
         self.pending.push(pending);
         self.jobs.push(Waiting { cell, turn, answer });
     }

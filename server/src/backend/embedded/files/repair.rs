@@ -104,6 +104,10 @@ impl Restore for Saving {
         self.loaded.put(version)
     }
 
+    fn expect(&mut self, key: &Key, revision: Revision) -> Result<(), String> {
+        self.loaded.expect(key, revision)
+    }
+
     fn drop_key(&mut self, key: &Key) -> Result<(), String> {
         self.loaded.drop_key(key)
     }

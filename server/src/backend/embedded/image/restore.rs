@@ -29,6 +29,15 @@ impl Image {
         Self::new(position, record.before, record.time_ms)
     }
 
+    /// Whether the newest version of a key is of this revision.
+    pub fn expect(&self, key: &Key, revision: Revision) -> Result<(), String> {
+        match self.newest(key) {
+            Some(newest) if newest.revision == revision => Ok(()),
+            Some(newest) => Err(format!("its last change is of revision {}", newest.revision)),
+            None => Err("the change that it is of is missing".into()),
+        }
+    }
+
     /// Puts a version as a snapshot tells it.
     pub fn put_version(&mut self, version: Version) -> Result<(), String> {
         let Version { key, stamp, kind, mut entry, place, same_value } = version;

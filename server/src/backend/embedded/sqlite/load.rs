@@ -37,6 +37,8 @@ enum Item {
     Namespace(NamespaceState),
     /// With its table and row.
     Version(&'static str, i64, Version),
+    /// With its row of `entries`: it is what the last change in the log of that revision has left.
+    Left(i64, Key, Revision),
     /// With its row of `changes`.
     Dropped(i64, Key),
     NamespaceEnd(NamespaceName, Revision),
@@ -120,6 +122,9 @@ fn put(item: Item, restore: &mut dyn Restore) -> Result<(), Problem> {
         Item::Version(table, row, version) => {
             restore.put(version).map_err(|problem| wrong(table, row, problem))
         }
+        Item::Left(row, key, revision) => {
+            restore.expect(&key, revision).map_err(|problem| wrong("entries", row, problem))
+        }
         Item::Dropped(row, key) => {
             restore.drop_key(&key).map_err(|problem| wrong("changes", row, problem))
         }
@@ -135,6 +140,7 @@ fn load_changes(
     let dropped = dropped_keys(connection, namespace)?;
     // Those of them that are there just now.
     let mut there: HashSet<Key> = HashSet::new();
+    let (mut last, mut revisions) = (namespace.compacted, 0);
     let mut statement = connection.prepare(
         "SELECT id, revision, time_ms, key, kind, logged, \
          version, create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value, checksum \
@@ -154,7 +160,11 @@ fn load_changes(
             }
             continue;
         }
-        let version = version(row.get(5)?, (key, stamp), &kind, entry, namespace);
+        let is_logged = row.get(5)?;
+        if is_logged && stamp.revision > last {
+            (last, revisions) = (stamp.revision, revisions + 1);
+        }
+        let version = version(is_logged, (key, stamp), &kind, entry, namespace);
         let version = version.map_err(wrong)?;
         if version.kind == ChangeKind::Clear {
             there.retain(|key| key.is_internal() && !key.is_note());
@@ -163,6 +173,12 @@ fn load_changes(
         }
         let bytes = size(&version);
         over.hand(Item::Version("changes", id, version), bytes);
+    }
+    let logged = namespace.state.revision.0.saturating_sub(namespace.compacted.0);
+    if namespace.state.lineage.is_some() && revisions != logged {
+        let name = namespace.state.name.as_str();
+        let problem = format!("{name}: its log has {revisions} of {logged} revisions");
+        return Err(Problem::Wrong("changes", problem));
     }
     Ok(())
 }
@@ -231,15 +247,20 @@ fn load_entries(
 ) -> Result<(), Problem> {
     let mut statement = connection.prepare(
         "SELECT id, mod_revision, updated_at_ms, key, kind, \
-         version, create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value, checksum \
-         FROM entries WHERE namespace = ?1 AND NOT (logged AND mod_revision > ?2)",
+         version, create_revision, created_at_ms, expires_at_ms, ends_with, content_type, value, checksum, logged \
+         FROM entries WHERE namespace = ?1",
     )?;
-    let mut rows = statement.query((namespace.id, columns::signed(namespace.swept.0)))?;
+    let mut rows = statement.query([namespace.id])?;
     while let Some(row) = rows.next()? {
         let id = row.get(0)?;
         let wrong = |problem| wrong("entries", id, problem);
         let stamp = GroupStamp { revision: revision(row, 1)?, time_ms: row.get(2)? };
-        let (key, kind) = (columns::key(row, 3)?, row.get::<_, String>(4)?);
+        let key = columns::key(row, 3)?;
+        if row.get(13)? && stamp.revision > namespace.swept {
+            over.hand(Item::Left(id, key, stamp.revision), 0);
+            continue;
+        }
+        let kind = row.get::<_, String>(4)?;
         let entry = columns::entry(row, 5, stamp)?;
         columns::check(row, 12, checksum(&key, stamp, &kind, entry.as_ref())).map_err(wrong)?;
         let kind = columns::kind(&kind)

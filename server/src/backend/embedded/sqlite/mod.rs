@@ -39,10 +39,10 @@ pub use self::{
 };
 use super::{
     files::{Disk, FileLayer as _},
-    journal::{Action, AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter},
+    journal::{AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter},
     kept_clock::ClockFile,
 };
-use crate::backend::{Groups, NamespaceName, Position};
+use crate::backend::{NamespaceName, Position};
 
 /// At least so much room is asked for after a failure.
 const PROBE_BYTES: usize = 64 << 10;
@@ -392,13 +392,5 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
 
 /// About how many bytes records take in the tables, where values stand twice.
 fn size(records: &[Pending]) -> usize {
-    let bytes = |Pending { record, .. }: &Pending| match &record.action {
-        Action::Write(Groups { writes, .. }) | Action::Clear(writes) => {
-            let drafts = writes.iter().filter_map(|write| write.op.draft());
-            drafts.map(|draft| draft.value.len()).sum()
-        }
-        Action::Stage(entries) => entries.iter().map(|(_, entry)| entry.value.len()).sum(),
-        Action::Delete | Action::Replace(..) => 0,
-    };
-    2 * records.iter().map(bytes).sum::<usize>()
+    2 * records.iter().map(|pending| pending.record.bytes()).sum::<usize>()
 }

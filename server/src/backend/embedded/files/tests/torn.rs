@@ -33,6 +33,10 @@ impl Restore for Applied {
         Ok(())
     }
 
+    fn expect(&mut self, _: &Key, _: Revision) -> Result<(), String> {
+        Ok(())
+    }
+
     fn drop_key(&mut self, _: &Key) -> Result<(), String> {
         Ok(())
     }

@@ -125,6 +125,9 @@ async fn damage_is_refused_and_named() {
         ("changes", "UPDATE changes SET expires_at_ms = 1"),
         ("changes", "UPDATE changes SET checksum = checksum + 1"),
         ("entries", "UPDATE entries SET logged = 0, value = 'walue'"),
+        ("entries", "UPDATE entries SET mod_revision = mod_revision + 1"),
+        ("changes", "DELETE FROM changes"),
+        ("changes", "UPDATE changes SET logged = 0"),
         ("namespaces", "UPDATE namespaces SET compacted = revision + 1"),
     ];
     for (table, damage) in damages {
