@@ -13,8 +13,9 @@ use crate::{
 
 /// How much of a stream a server may send ahead; enough for many answers to come in one go.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// The same for all streams of a connection together.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// The same for all streams of a connection together: as much as HTTP/2 has. With less, a few streams that are read
+/// slowly would use it up, and no answer would come to anybody else.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// How much of it may come in one piece.
 const FRAME_BYTES: u32 = 256 << 10;
 

@@ -356,3 +356,23 @@ fn where_no_stream_passes_calls_go_alone() {
         }
     });
 }
+
+#[test]
+fn streams_that_are_read_slowly_keep_no_answers_from_others() {
+    with_namespace("slow_streams", async |ns| {
+        let ns = ns.with_codec(Raw::new());
+        let value = vec![0_u8; 512 << 10];
+        for n in 0..24 {
+            ns.set(format!("k:{n:02}"), &value).await.expect("answers");
+        }
+        // Of each the server sends ahead as much as it may.
+        let scan = || ns.scan::<Vec<u8>>(Selector::prefix("k:")).stream();
+        let mut scans: Vec<_> = std::iter::repeat_with(scan).take(6).collect();
+        for _ in 0..24 {
+            for scan in &mut scans {
+                scan.next().await.expect("goes on").expect("no error");
+                ns.increment("read", 1).await.expect("answers");
+            }
+        }
+    });
+}
