@@ -90,14 +90,21 @@ impl Attempts {
         }
     }
 
+    /// What the failure of the only attempt there is says of a call.
+    pub(crate) fn only_one(effect: Effect, failure: Failure) -> Error {
+        let now = Instant::now();
+        let mut attempts = Self::new(effect, 1, now, now);
+        attempts.lost = failure.may_be_applied();
+        attempts.verdict(failure.error)
+    }
+
     /// How long to wait before the next attempt after this one has failed.
     ///
     /// # Errors
     /// There will be none. If one attempt of a write may have been applied, that is never a clean failure.
     pub(crate) fn after(&mut self, failure: Failure, now: Instant) -> Result<Duration, Error> {
         self.left = self.left.saturating_sub(1);
-        let may_be_applied =
-            failure.cause == Cause::Lost || matches!(failure.error, Error::OutcomeUnknown { .. });
+        let may_be_applied = failure.may_be_applied();
         self.lost |= may_be_applied;
         let worth_it = may_be_applied
             || failure.cause == Cause::NotSent

@@ -13,7 +13,11 @@ use tokio::{
     time::timeout_at,
 };
 
-use crate::{Client, Error, Lineage, Revision, Timestamp, transport::deadline_after};
+use crate::{
+    Client, Error, Lineage, Revision, Timestamp,
+    retry::{Attempts, Effect},
+    transport::deadline_after,
+};
 
 /// How far an export or import has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,7 +163,8 @@ impl Import {
     ///
     /// # Errors
     /// [`Error::NamespaceNotEmpty`], [`Error::Malformed`] for a line that is none or does not come, [`Error::Io`],
-    /// and the failures of any call. Namespaces whose last line came before stay imported.
+    /// and the failures of any write. Namespaces whose last line came before stay imported; after
+    /// [`Error::OutcomeUnknown`] it is not known which did.
     pub async fn read_from(self, input: impl AsyncBufRead + Unpin) -> Result<Imported, Error> {
         let (parts, waiting) = mpsc::channel(4);
         let requests = stream::unfold(waiting, async |mut waiting: mpsc::Receiver<_>| {
@@ -178,7 +183,8 @@ impl Import {
             // It has ended early: there is no use in reading on.
             response = &mut call => response,
         };
-        Ok(Imported::from_wire(response.map_err(|failure| failure.error)?))
+        let unanswered = |failure| Attempts::only_one(Effect::WritesUnrecorded, failure);
+        Ok(Imported::from_wire(response.map_err(unanswered)?))
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use holdfast_client::{Error, Namespace, TransferProgress};
+use holdfast_client::{Client, Error, Namespace, TransferProgress};
 
-use crate::fixture::{connect, shared, with_namespace};
+use crate::{
+    fixture::{connect, shared, with_namespace},
+    proxy::{LostAnswers, Proxy},
+};
 
 /// The lines of an export of a namespace.
 async fn exported(ns: &Namespace) -> Vec<u8> {
@@ -78,5 +81,19 @@ fn lines_that_are_none_are_named() {
             Err(Error::Malformed { line: 1, .. }) => {}
             other => panic!("{other:?}"),
         }
+    });
+}
+
+#[test]
+fn an_import_whose_answer_is_lost_is_of_unknown_outcome() {
+    with_namespace("typed_lost_import", async |ns| {
+        ns.set("k", &1).await.expect("set");
+        let lines = exported(&ns).await;
+        ns.set("k", &2).await.expect("set");
+        let proxy = Proxy::losing(shared(), LostAnswers::one_in(1)).await;
+        let far = Client::builder(proxy.address.to_string()).connect_lazy().expect("a client");
+        let error = far.import().replace().read_from(&lines[..]).await.expect_err("it is lost");
+        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+        assert_eq!(ns.get::<u32>("k").await.expect("read").expect("there").value, 1);
     });
 }

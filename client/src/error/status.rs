@@ -42,6 +42,11 @@ impl Failure {
         Self::from_status(into_status(status))
     }
 
+    /// Whether the request may have been run although no answer says so.
+    pub(crate) fn may_be_applied(&self) -> bool {
+        self.cause == Cause::Lost || matches!(self.error, Error::OutcomeUnknown { .. })
+    }
+
     /// A status that this client's own transport, a proxy, or the server's gRPC library has made.
     fn without_reason(status: Status, details: Details) -> Self {
         let message = describe_status(&status);
