@@ -28,7 +28,8 @@ impl<C: Codec, T: 'static> Get<C, T> {
     }
 
     /// Also sets this expiry, in the same step, if the key exists; the answer is the entry after that.
-    /// This makes the call a write.
+    /// This makes the call a write. If it had to be sent again, and the value is large and no longer held, it is
+    /// [`Error::ValueOmitted`] although the expiry was set.
     pub fn touch(mut self, expiry: impl Into<Expiry>) -> Self {
         self.call.request.touch = Some(wire::expiry(expiry.into()));
         self
@@ -39,8 +40,30 @@ impl<C: Codec, T: 'static> Get<C, T> {
 
     async fn answer(&mut self) -> Result<Answer<Option<Entry<T>>>, Error> {
         let response = self.call.send().await?;
-        let entry = self.reader.read_option(response.entry)?;
+        let entry = match response.entry {
+            // The answer is a repeated one, which has no large values.
+            Some(entry) if entry.value.is_none() => Some(Box::pin(self.read_again(entry)).await),
+            entry => entry,
+        };
+        let entry = self.reader.read_option(entry)?;
         Ok(Answer::new(response.revision, response.time_ms, entry))
+    }
+
+    /// An entry that came without its value, with that if it is still held.
+    async fn read_again(&self, mut entry: v1::Entry) -> v1::Entry {
+        let request = v1::GetRequest {
+            namespace: self.call.request.namespace.clone(),
+            key: entry.key.clone(),
+            at_revision: Some(entry.mod_revision),
+            ..Default::default()
+        };
+        let read = self.call.client.transport.call(request, self.call.timeout).await;
+        let found = read.ok().and_then(|response| response.entry);
+        // Under this name there may be another history by now.
+        if let Some(found) = found.filter(|it| it.mod_revision == entry.mod_revision) {
+            entry.value = found.value;
+        }
+        entry
     }
 }
 
@@ -83,7 +106,8 @@ impl<C: Codec, P: 'static> Set<C, P> {
     }
 
     /// Answers with the entry as it was before, its value read as a `Q`. If that value does not fit the
-    /// codec, the call fails although the write was applied.
+    /// codec, or is large and the write had to be sent again ([`Error::ValueOmitted`]), the call fails although the
+    /// write was applied.
     pub fn return_previous<Q>(mut self) -> Set<C, Q>
     where
         C: Decode<Q>,
@@ -133,7 +157,8 @@ impl<C: Codec, P: 'static> Delete<C, P> {
     condition_options!();
 
     /// Answers with the entry as it was before, its value read as a `Q`. If that value does not fit the
-    /// codec, the call fails although the entry was removed.
+    /// codec, or is large and the write had to be sent again ([`Error::ValueOmitted`]), the call fails although the
+    /// entry was removed.
     pub fn return_previous<Q>(mut self) -> Delete<C, Q>
     where
         C: Decode<Q>,

@@ -257,7 +257,8 @@ impl<C: Codec> TransactionOutcome<C> {
     /// What the get at this index has read.
     ///
     /// # Errors
-    /// [`Error::Codec`] or [`Error::UnexpectedContentType`] if the value cannot be read as a `T`.
+    /// [`Error::Codec`] or [`Error::UnexpectedContentType`] if the value cannot be read as a `T`,
+    /// [`Error::ValueOmitted`] if the transaction had to be sent again and the value is large.
     ///
     /// # Panics
     /// If the operation at this index of the branch that was run is not a get.
@@ -370,7 +371,8 @@ impl<C: Codec> EncodedEntry<C> {
         wire::split(self.entry.clone()).0
     }
 
-    /// The bytes of the value; `None` if only the keys were asked for.
+    /// The bytes of the value; `None` if only the keys were asked for, or if the transaction had to be sent again and
+    /// the value is large.
     pub fn bytes(&self) -> Option<&Bytes> {
         self.entry.value.as_ref()
     }
@@ -378,7 +380,8 @@ impl<C: Codec> EncodedEntry<C> {
     /// The entry with its value.
     ///
     /// # Errors
-    /// [`Error::Codec`] or [`Error::UnexpectedContentType`] if the value cannot be read as a `T`.
+    /// [`Error::Codec`] or [`Error::UnexpectedContentType`] if the value cannot be read as a `T`,
+    /// [`Error::ValueOmitted`] if there is none.
     pub fn decode<T>(&self) -> Result<Entry<T>, Error>
     where
         C: Decode<T>,

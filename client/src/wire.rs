@@ -17,7 +17,7 @@ pub(crate) struct Reader<C, T> {
     read: ReadEntry<C, T>,
 }
 
-type ReadEntry<C, T> = fn(&C, v1::Entry) -> Result<Option<Entry<T>>, Error>;
+type ReadEntry<C, T> = fn(&C, v1::Entry) -> Result<Entry<T>, Error>;
 
 impl<C: Codec, T> Reader<C, T> {
     /// Reads entries with their values.
@@ -30,13 +30,15 @@ impl<C: Codec, T> Reader<C, T> {
 
     /// An entry; its value must have travelled.
     pub(crate) fn read(&self, entry: v1::Entry) -> Result<Entry<T>, Error> {
-        self.read_if_valued(entry)?
-            .ok_or_else(|| Error::protocol("an entry came without its value"))
+        (self.read)(&self.codec, entry)
     }
 
     /// An entry, or none if its value did not travel.
     pub(crate) fn read_if_valued(&self, entry: v1::Entry) -> Result<Option<Entry<T>>, Error> {
-        (self.read)(&self.codec, entry)
+        match self.read(entry) {
+            Err(Error::ValueOmitted { .. }) => Ok(None),
+            read => read.map(Some),
+        }
     }
 
     /// An entry, if there is one.
@@ -60,21 +62,18 @@ impl<C: Codec> Reader<C, ()> {
     }
 }
 
-fn read_with_value<C: Decode<T>, T>(
-    codec: &C,
-    entry: v1::Entry,
-) -> Result<Option<Entry<T>>, Error> {
+fn read_with_value<C: Decode<T>, T>(codec: &C, entry: v1::Entry) -> Result<Entry<T>, Error> {
     let (metadata, value) = split(entry);
     let Some(value) = value else {
-        return Ok(None);
+        return Err(Error::ValueOmitted { key: metadata.key });
     };
     let value = decode(codec, &metadata, value)?;
-    Ok(Some(Entry { value, metadata }))
+    Ok(Entry { value, metadata })
 }
 
-fn read_without_value<C>(_codec: &C, entry: v1::Entry) -> Result<Option<Entry<()>>, Error> {
+fn read_without_value<C>(_codec: &C, entry: v1::Entry) -> Result<Entry<()>, Error> {
     let (metadata, _) = split(entry);
-    Ok(Some(Entry { value: (), metadata }))
+    Ok(Entry { value: (), metadata })
 }
 
 /// The value of an entry, once its content type is found to be one the codec reads.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use holdfast_client::{Client, Compare, Error, Namespace, Op, Selector, Text};
+use holdfast_client::{Client, Compare, Error, Expiry, Namespace, Op, Selector, Text};
 
 use crate::{
     fixture::{self, PATIENCE, with_namespace},
@@ -130,5 +130,36 @@ fn the_end_of_one_lineage_can_be_sent_again() {
         let error = delete().await.expect_err("is over");
         assert!(matches!(error, Error::LineageChanged { .. }), "{error}");
         assert!(ns.exists("k").await.expect("answers"));
+    });
+}
+
+#[test]
+fn a_repeated_answer_may_leave_out_values() {
+    with_namespace("lost_values", async |ns| {
+        let large = "x".repeat(5_000);
+        let omitted = |error: Error| matches!(error, Error::ValueOmitted { key } if key == "k");
+        let proxy = Proxy::losing(fixture::shared(), LostAnswers::one_in(2)).await;
+        let far = through(&proxy, &ns, 100).await;
+        // The first answer comes; from then on, each comes at the second attempt.
+        assert!(!far.exists("k").await.expect("answers"));
+
+        ns.set("k", &large).await.expect("answers");
+        let touched = far.get::<String>("k").touch(Expiry::Never).await.expect("answers");
+        let touched = touched.expect("is there");
+        assert_eq!((touched.metadata.version, touched.value), (2, large.clone()));
+
+        let set = far.set("k", "new").return_previous::<String>();
+        assert!(omitted(set.await.expect_err("the value before is left out")));
+        assert_eq!(ns.get::<String>("k").await.expect("answers").expect("is there").value, "new");
+
+        ns.set("k", &large).await.expect("answers");
+        let read = far.transaction().then(Op::get("k")).then(Op::increment("n", 1));
+        let read = read.await.expect("answers");
+        assert!(omitted(read.get::<String>(0).expect_err("what was read is left out")));
+        assert_eq!(ns.increment("n", 0).await.expect("answers"), 1);
+
+        let delete = far.delete("k").return_previous::<String>();
+        assert!(omitted(delete.await.expect_err("the value before is left out")));
+        assert!(!ns.exists("k").await.expect("answers"));
     });
 }

@@ -214,6 +214,14 @@ pub enum Error {
         /// The entry's content type.
         found: String,
     },
+    /// An entry came without its value, because only keys were asked for, or because a write was sent again: the
+    /// server keeps up to 4 KiB of values, all in all, of an answer that it may have to repeat. The call itself has
+    /// succeeded, and the value can be read with another.
+    #[error("the value of the key {key:?} did not come with the answer")]
+    ValueOmitted {
+        /// The key of the value.
+        key: String,
+    },
     /// The client is set up in a way that cannot work.
     #[error("bad configuration: {message}")]
     Configuration {
