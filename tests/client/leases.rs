@@ -149,3 +149,19 @@ fn a_lease_can_be_handed_over_by_its_id() {
         assert!(ns.revoke_lease(id).await.expect("answers").revoked);
     });
 }
+
+#[test]
+fn a_lease_that_has_ended_before_its_grant_is_told_is_none() {
+    with_namespace("lease_late", async |ns| {
+        let proxy = Proxy::to(fixture::shared()).await;
+        let far = fixture::connect(proxy.address).await.namespace(ns.name());
+        proxy.hold_back();
+        let granting = far.grant_lease(Duration::from_secs(1)).into_future();
+        let granting = tokio::spawn(granting);
+        while ns.list_leases().all().await.expect("answers").is_empty() {}
+        while !ns.list_leases().all().await.expect("answers").is_empty() {}
+        proxy.let_go();
+        let late = granting.await.expect("no panic");
+        assert!(matches!(late, Err(Error::LeaseNotFound { .. })), "{late:?}");
+    });
+}

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -13,11 +14,12 @@ use holdfast_proto::v1::{PipelineAnswer, PipelineResponse};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy, copy_bidirectional},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
     task::JoinSet,
 };
 
@@ -26,6 +28,7 @@ pub struct Proxy {
     pub address: SocketAddr,
     connections: Arc<Mutex<JoinSet<()>>>,
     blocked: Arc<AtomicBool>,
+    held_back: watch::Sender<bool>,
     accepting: tokio::task::AbortHandle,
 }
 
@@ -70,22 +73,25 @@ impl Proxy {
         let address = listener.local_addr().expect("it has an address");
         let connections = Arc::new(Mutex::new(JoinSet::new()));
         let blocked = Arc::new(AtomicBool::new(false));
+        let held_back = watch::Sender::new(false);
         let (accepted, refusing) = (Arc::clone(&connections), Arc::clone(&blocked));
+        let holding = held_back.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if refusing.load(Ordering::SeqCst) {
                     continue;
                 }
-                let lost = lost.clone();
+                let (lost, held_back) = (lost.clone(), holding.clone());
                 accepted.lock().spawn(async move {
                     if let Ok(server) = TcpStream::connect(server).await {
                         // Either side may end the connection, and so may a cut.
-                        let _ = pass(client, server, lost).await;
+                        let _ = pass(client, server, lost, held_back).await;
                     }
                 });
             }
         });
-        Self { address, connections, blocked, accepting: accepting.abort_handle() }
+        let accepting = accepting.abort_handle();
+        Self { address, connections, blocked, held_back, accepting }
     }
 
     /// Cuts the connections there are, with whatever is on its way. New ones are accepted.
@@ -102,6 +108,16 @@ impl Proxy {
     /// Leaves the connections that there are, and cuts those that are made from now on.
     pub fn close(&self) {
         self.blocked.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on passes on what the client says, but keeps what the server does.
+    pub fn hold_back(&self) {
+        self.held_back.send_replace(true);
+    }
+
+    /// Passes on what it has kept, and all that follows.
+    pub fn let_go(&self) {
+        self.held_back.send_replace(false);
     }
 
     /// How many connections were made.
@@ -123,22 +139,46 @@ impl Drop for Proxy {
 }
 
 async fn pass(
-    mut client: TcpStream,
-    mut server: TcpStream,
+    client: TcpStream,
+    server: TcpStream,
     lost: Option<LostAnswers>,
+    held_back: watch::Sender<bool>,
 ) -> io::Result<()> {
     // Else each small frame waits for the one before to be acknowledged.
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let Some(lost) = lost else {
-        return copy_bidirectional(&mut client, &mut server).await.map(drop);
+    let (mut requests, mut to_client) = client.into_split();
+    let (mut answers, mut to_server) = server.into_split();
+    let passing = async {
+        match lost {
+            Some(lost) => pass_answers(answers, to_client, lost).await,
+            None => copy(&mut answers, &mut to_client).await.map(drop),
+        }
     };
-    let (mut requests, to_client) = client.into_split();
-    let (answers, mut to_server) = server.into_split();
     // Whichever ends first ends both.
     tokio::select! {
         copied = copy(&mut requests, &mut to_server) => copied.map(drop),
-        passed = pass_answers(answers, to_client, lost) => passed,
+        passed = unless_held_back(held_back, passing) => passed,
+    }
+}
+
+/// Goes on with this only while nothing is to be kept.
+async fn unless_held_back<T>(
+    held_back: watch::Sender<bool>,
+    passing: impl Future<Output = T>,
+) -> T {
+    let mut held = held_back.subscribe();
+    let mut passing = pin!(passing);
+    loop {
+        let passed = tokio::select! {
+            biased;
+            _ = held.wait_for(|is_held| *is_held) => None,
+            passed = &mut passing => Some(passed),
+        };
+        match passed {
+            Some(passed) => return passed,
+            None => drop(held.wait_for(|is_held| !*is_held).await),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod schedule;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use holdfast_proto::v1;
+use holdfast_proto::v1::{self, keep_alive_response};
 use tokio::time::Instant;
 
 use crate::{
@@ -153,7 +153,8 @@ impl fmt::Display for LeaseLoss {
     }
 }
 
-/// Grants a lease; made by [`Namespace::grant_lease`].
+/// Grants a lease; made by [`Namespace::grant_lease`]. One that has ended before its answer came is
+/// [`Error::LeaseNotFound`].
 #[must_use = "a call does nothing until it is awaited"]
 pub struct GrantLease {
     call: Pending<v1::GrantRequest>,
@@ -174,9 +175,19 @@ impl GrantLease {
         let client = self.call.client.clone();
         let namespace = self.call.request.namespace.clone();
         // Whichever of its attempts has granted it, that was after this.
-        let sent = Instant::now();
+        let mut sent = Instant::now();
         let response = self.call.send().await?;
-        let lease = response.lease.ok_or_else(|| Error::protocol("a grant names no lease"))?;
+        let mut lease = response.lease.ok_or_else(|| Error::protocol("a grant names no lease"))?;
+        // What is left when it is to be kept alive already may not be enough for that.
+        if sent.elapsed() >= Duration::from_millis(lease.ttl_ms) / 3 {
+            let asked = Instant::now();
+            let request =
+                v1::KeepAliveRequest { namespace: namespace.clone(), lease_id: lease.lease_id };
+            let response = client.transport.call(request, self.call.timeout).await?;
+            if let Some(keep_alive_response::Result::Lease(kept)) = response.result {
+                (lease, sent) = (kept, asked);
+            }
+        }
         Ok(Lease::new(client, namespace, LeaseInfo::from_wire(lease), sent))
     }
 }

@@ -107,10 +107,14 @@ impl AcquireLock {
     /// Takes the lock if it is free.
     ///
     /// # Errors
-    /// [`Error::LeaseNotFound`], [`Error::LockLost`] for a guard that does not hold, and the failures of any
-    /// write.
+    /// [`Error::LeaseNotFound`], [`Error::LockLost`] for a guard that does not hold, or for this lock if it was granted
+    /// and the answer took longer than its TTL, and the failures of any write.
     pub async fn try_acquire(self) -> Result<Acquired, Error> {
-        Attempt::new(self)?.at_once().await
+        let mut attempt = Attempt::new(self)?;
+        Ok(match attempt.at_once().await? {
+            (Outcome::Lock(lock), sent) => Acquired::Held(attempt.take(lock, Some(sent)).await?),
+            (Outcome::Holder(holder), _) => Acquired::Taken(LockInfo::from_wire(holder)),
+        })
     }
 
     /// Waits for the lock, first come, first served, and takes it.
@@ -122,22 +126,25 @@ impl AcquireLock {
     pub async fn acquire(self) -> Result<LockGuard, Error> {
         let until = deadline_after(self.wait.unwrap_or(Duration::MAX));
         let mut attempt = Attempt::new(self)?;
-        let mut holder = match attempt.at_once().await? {
-            Acquired::Held(hold) => return Ok(hold),
-            Acquired::Taken(holder) => holder,
-        };
-        while Instant::now() < until {
-            match attempt.in_turn(until).await? {
-                Outcome::Holder(other) => holder = LockInfo::from_wire(other),
-                Outcome::Lock(lock) => match attempt.confirm(lock).await {
-                    Ok(hold) => return Ok(hold),
+        let (mut outcome, sent) = attempt.at_once().await?;
+        let mut sent = Some(sent);
+        loop {
+            let is_over = Instant::now() >= until;
+            match outcome {
+                Outcome::Holder(holder) if is_over => {
+                    let holder = Box::new(LockInfo::from_wire(holder));
+                    return Err(Error::LockTaken { holder });
+                }
+                Outcome::Holder(_) => {}
+                Outcome::Lock(lock) => match attempt.take(lock, sent).await {
                     // It was granted too late to be of use.
-                    Err(Error::LockLost { .. }) => attempt.rename(),
-                    Err(error) => return Err(error),
+                    Err(Error::LockLost { .. }) if !is_over => attempt.rename(),
+                    taken => return taken,
                 },
             }
+            outcome = attempt.in_turn(until).await?;
+            sent = None;
         }
-        Err(Error::LockTaken { holder: Box::new(holder) })
     }
 }
 
@@ -197,21 +204,17 @@ impl Attempt {
         self.armed = false;
     }
 
-    /// Without waiting for anybody.
-    async fn at_once(&mut self) -> Result<Acquired, Error> {
+    /// Without waiting for anybody. Also tells since when a hold counts.
+    async fn at_once(&mut self) -> Result<(Outcome, Instant), Error> {
         self.request.wait_ms = 0;
         // Whichever of its attempts gets the lock, it is granted after this.
         let sent = Instant::now();
         self.armed = true;
         let call = self.client.transport.call(self.request.clone(), Some(self.timeout));
         let answered = call.await.inspect_err(|error| self.armed = error.outcome_unknown())?;
-        match outcome(answered)? {
-            Outcome::Lock(lock) => self.hold(lock, sent).map(Acquired::Held),
-            Outcome::Holder(holder) => {
-                self.armed = false;
-                Ok(Acquired::Taken(LockInfo::from_wire(holder)))
-            }
-        }
+        let outcome = outcome(answered)?;
+        self.armed = matches!(outcome, Outcome::Lock(_));
+        Ok((outcome, sent))
     }
 
     /// Takes a place in the queue and waits. The place would be lost by asking anew, so one call has all the
@@ -246,7 +249,18 @@ impl Attempt {
         }
     }
 
-    /// Makes sure of a lock that was waited for: its time counts from here.
+    /// Takes a lock that was granted to a request sent at `sent`, which is not known of one that was waited for.
+    async fn take(&mut self, lock: v1::Lock, sent: Option<Instant>) -> Result<LockGuard, Error> {
+        // What is left when the first renewal is due already may not be enough for it.
+        let first_due = Duration::from_millis(lock.ttl_ms) / 3;
+        let is_fresh = |sent: &Instant| lock.ttl_ms == 0 || sent.elapsed() < first_due;
+        match sent.filter(is_fresh) {
+            Some(sent) => self.hold(lock, sent),
+            None => self.confirm(lock).await,
+        }
+    }
+
+    /// Makes sure of a lock that was told late: its time counts from here.
     async fn confirm(&mut self, lock: v1::Lock) -> Result<LockGuard, Error> {
         let sent = Instant::now();
         let renew = v1::RenewRequest {

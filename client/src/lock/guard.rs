@@ -57,7 +57,7 @@ impl LockGuard {
             token: info.token,
             info: Mutex::new(info),
         });
-        let renewing = tokio::spawn(renew_for_good(Arc::clone(&hold))).abort_handle();
+        let renewing = tokio::spawn(renew_for_good(Arc::clone(&hold), sent)).abort_handle();
         Self { hold, renewing, given_up: false }
     }
 
@@ -273,9 +273,9 @@ impl Hold {
     }
 }
 
-/// Renews a hold time and again until it is lost.
-async fn renew_for_good(hold: Arc<Hold>) {
-    let mut due = Instant::now() + jittered(hold.pace);
+/// Renews a hold, which counts from `sent`, time and again until it is lost.
+async fn renew_for_good(hold: Arc<Hold>, sent: Instant) {
+    let mut due = sent + jittered(hold.pace);
     loop {
         sleep_until(due).await;
         let mut backoff = Backoff::for_calls();

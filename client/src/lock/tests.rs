@@ -21,6 +21,9 @@ use crate::{Acquired, Client, Error, LockLoss, Namespace, Token};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// How long the server takes for an answer that comes late.
+const LATE: Duration = Duration::from_millis(150);
+
 /// What the server is asked for.
 #[derive(Debug)]
 enum Asked {
@@ -32,6 +35,7 @@ enum Asked {
 /// What it answers to a request for a lock.
 enum Answer {
     Granted,
+    Late,
     Taken,
     Lost,
     Nothing,
@@ -80,6 +84,10 @@ impl LockService for Script {
         let answer = self.answers.lock().expect("no panic").next();
         let outcome = match answer.unwrap_or(Answer::Taken) {
             Answer::Granted => Outcome::Lock(lock),
+            Answer::Late => {
+                tokio::time::sleep(LATE).await;
+                Outcome::Lock(lock)
+            }
             Answer::Taken => Outcome::Holder(lock),
             Answer::Lost => return Err(Status::unavailable("the connection broke")),
             Answer::Nothing => std::future::pending().await,
@@ -314,4 +322,30 @@ async fn the_background_finds_out_that_a_lock_was_taken_away() {
     let ttl = Duration::from_secs(3);
     let hold = namespace.lock("job").ttl(ttl).acquire().await.expect("free");
     assert_eq!(hold.lost().await, LockLoss::Broken { reason: "enough".to_owned() });
+}
+
+#[tokio::test]
+async fn a_hold_that_took_long_to_be_told_counts_from_a_renewal() {
+    let (namespace, mut requests) = scripted(vec![Answer::Late], Renewing::Renewed).await;
+    let asking = namespace.lock("job").ttl(2 * LATE).try_acquire();
+    let hold = asking.await.expect("answers").into_guard().expect("is free");
+    acquire(&mut requests).await;
+    assert!(matches!(requests.try_recv(), Ok(Asked::Renew(_))));
+    assert_eq!(hold.info().ttl, Some(2 * HOUR));
+}
+
+#[tokio::test]
+async fn a_hold_that_was_lost_before_it_was_told_is_none() {
+    let (namespace, mut requests) = scripted(vec![Answer::Late], Renewing::Broken).await;
+    let late = namespace.lock("job").ttl(2 * LATE).try_acquire().await;
+    assert!(matches!(late, Err(Error::LockLost { .. })), "{late:?}");
+    // Who waits for it asks anew.
+    let script = vec![Answer::Late, Answer::Taken];
+    let (waited, mut asked) = scripted(script, Renewing::Broken).await;
+    let waiting = tokio::spawn(waited.lock("job").ttl(2 * LATE).acquire());
+    let first = acquire(&mut asked).await;
+    renew(&mut asked).await;
+    assert_ne!(acquire(&mut asked).await.acquire_id, first.acquire_id);
+    waiting.abort();
+    acquire(&mut requests).await;
 }
