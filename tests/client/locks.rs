@@ -359,3 +359,27 @@ async fn leader(observed: &mut LeaderStream) -> Option<String> {
     let leader = next.expect("in time").expect("goes on").expect("no error");
     leader.map(|leader| String::from_utf8_lossy(&leader.value).into_owned())
 }
+
+#[test]
+fn who_gives_a_hold_up_relies_on_it_no_more() {
+    with_namespace("lock_giving_up", async |ns| {
+        let hold = ns.lock("job").ttl(HOUR).acquire().await.expect("is free");
+        let lost = hold.lost();
+        let mut releasing = Box::pin(hold.release());
+        assert!(releasing.as_mut().now_or_never().is_none());
+        assert_eq!(lost.now_or_never(), Some(LockLoss::Released));
+        assert!(releasing.await.expect("answers"));
+    });
+}
+
+#[test]
+fn a_hold_by_a_lease_is_over_before_the_lease_is_revoked() {
+    with_namespace("lease_giving_up", async |ns| {
+        let lease = ns.grant_lease(HOUR).await.expect("granted");
+        let hold = ns.lock("job").lease(&lease).acquire().await.expect("is free");
+        let mut revoking = Box::pin(lease.revoke());
+        assert!(revoking.as_mut().now_or_never().is_none());
+        assert!(!hold.is_held());
+        assert_eq!(revoking.await.expect("answers").locks, 1);
+    });
+}

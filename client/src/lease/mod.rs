@@ -248,18 +248,20 @@ impl Lease {
         Arc::clone(&self.life).lost()
     }
 
-    /// Ends the lease now: its keys are removed, its locks released.
+    /// Ends the lease now: its keys are removed, its locks released. For this program it is [lost](Self::lost) at
+    /// once, and so are the holds by it.
     ///
     /// # Errors
     /// The failures of any write. The lease is not kept alive any more all the same.
     pub async fn revoke(self) -> Result<Revoked, Error> {
+        // Others may have its locks before the answer is here.
+        self.life.lose(LeaseLoss::Revoked);
         let request = v1::RevokeRequest {
             namespace: self.namespace.clone(),
             lease_id: self.id.get(),
             options: None,
         };
         let response = self.client.transport.call(request, None).await?;
-        self.life.lose(LeaseLoss::Revoked);
         Ok(Revoked::from_wire(&response))
     }
 

@@ -116,12 +116,14 @@ impl LockGuard {
         self.hold.update_value(value.into()).await
     }
 
-    /// Gives the lock up. Answers whether it was held until now.
+    /// Gives the lock up. For this program it is [lost](Self::lost) at once. Answers whether it was held until now.
     ///
     /// # Errors
     /// The failures of any write; the release is then tried once more in the background.
     pub async fn release(mut self) -> Result<bool, Error> {
         self.renewing.abort();
+        // Another may have the lock before the answer is here.
+        self.hold.life.lose(LockLoss::Released);
         let released = self.hold.release().await?;
         self.given_up = true;
         Ok(released)
@@ -133,8 +135,9 @@ impl Drop for LockGuard {
         self.renewing.abort();
         let loss = self.hold.loss();
         self.hold.life.lose(LockLoss::Released);
-        // What was lost by the clock alone may still stand in the way of others.
-        if self.given_up || loss.is_some_and(|loss| loss != LockLoss::NotRenewed) {
+        // What was lost by the clock alone, or could not be released, may still stand in the way of others.
+        let may_stand = |loss| matches!(loss, LockLoss::NotRenewed | LockLoss::Released);
+        if self.given_up || !loss.is_none_or(may_stand) {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {

@@ -115,6 +115,9 @@ impl LockService for Script {
         request: Request<v1::ReleaseRequest>,
     ) -> Result<Response<v1::ReleaseResponse>, Status> {
         self.note(Asked::Release(request.into_inner()));
+        if self.renewing == Renewing::Away {
+            return Err(Status::unavailable("away"));
+        }
         Ok(Response::new(v1::ReleaseResponse { released: true, ..Default::default() }))
     }
 
@@ -348,4 +351,13 @@ async fn a_hold_that_was_lost_before_it_was_told_is_none() {
     assert_ne!(acquire(&mut asked).await.acquire_id, first.acquire_id);
     waiting.abort();
     acquire(&mut requests).await;
+}
+
+#[tokio::test]
+async fn a_release_that_fails_is_tried_again_in_the_background() {
+    let (namespace, mut requests) = scripted(vec![Answer::Granted], Renewing::Away).await;
+    let hold = namespace.lock("job").ttl(HOUR).acquire().await.expect("free");
+    hold.release().await.expect_err("the server is away");
+    while requests.try_recv().is_ok() {}
+    assert_eq!(release(&mut requests).await, Hold::Token(7));
 }
