@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, future::join_all};
 use holdfast_client::{
-    Change, Compare, Error, LeaseId, LeaseLoss, Op, Removal, Selector, Ttl, WatchItem,
+    Change, Client, Compare, Error, LeaseId, LeaseLoss, Op, Removal, Selector, Ttl, WatchItem,
 };
 
 use crate::{
@@ -163,5 +163,22 @@ fn a_lease_that_has_ended_before_its_grant_is_told_is_none() {
         proxy.let_go();
         let late = granting.await.expect("no panic");
         assert!(matches!(late, Err(Error::LeaseNotFound { .. })), "{late:?}");
+    });
+}
+
+#[test]
+fn a_lease_lives_on_over_another_server_where_one_falls_silent() {
+    with_namespace("lease_silence", async |ns| {
+        let proxy = Proxy::to(fixture::shared()).await;
+        let builder = Client::builder(proxy.address.to_string()).timeout(PATIENCE);
+        let client = builder.endpoint(fixture::shared().to_string()).connect().await;
+        let far = client.expect("the server answers").namespace(ns.name());
+        let ttl = Duration::from_secs(3);
+        let lease = far.grant_lease(ttl).await.expect("granted");
+        proxy.hold_back();
+        let mut ended = ns.watch_keys(Selector::key("clock")).expiries().await.expect("stands");
+        ns.set("clock", "").ttl(2 * ttl).await.expect("answers");
+        while !matches!(ended.next().await, Some(Ok(WatchItem::Event(_)))) {}
+        assert!(lease.is_alive(), "{lease:?}");
     });
 }

@@ -1,25 +1,21 @@
 //! Keeps all leases of a client alive over one stream.
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use holdfast_proto::v1::{self, keep_alive_response};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use super::schedule::Schedule;
 pub(crate) use super::schedule::{Kept, Key};
-use crate::{
-    Error,
-    error::Failure,
-    retry::Backoff,
-    transport::{Opened, Transport},
-};
+use crate::{Error, error::Failure, retry::Backoff, transport::Transport};
 
 /// Where leases are handed in. The task behind it is started with the first of them, has no connection while
 /// there are none, and ends with the client.
@@ -124,14 +120,9 @@ async fn over_one_connection(
     // Some servers do not answer before they are asked.
     ask(transport, schedule, &requests);
     let endpoint = transport.endpoint();
-    let mut connection = match timeout(transport.timeout(), transport.keep_alive(outgoing)).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(failure)) => return End::Broken(failure.error.retry_after()),
-        Err(_) => {
-            transport.avoid(endpoint);
-            return End::Broken(None);
-        }
-    };
+    // To open it is a part of waiting for the first answer, and may not take longer than that.
+    let opening = stream::once(transport.keep_alive(outgoing));
+    let mut messages = pin!(opening.map_ok(|opened| opened.messages).try_flatten());
     loop {
         let Some(next) = schedule.next() else {
             return End::NothingLeft;
@@ -141,31 +132,25 @@ async fn over_one_connection(
                 Some(order) => obey(schedule, order),
                 None => return End::ClientGone,
             },
-            message = connection.messages.next() => match message {
+            message = messages.next() => match message {
                 Some(Ok(message)) => {
                     *backoff = Backoff::for_calls();
                     take(schedule, message);
                 }
-                Some(Err(failure)) => return broken(transport, &connection, &failure),
+                Some(Err(failure)) => {
+                    transport.note(endpoint, &failure);
+                    return End::Broken(failure.error.retry_after());
+                }
                 None => return End::Broken(None),
             },
             () = sleep_until(next) => {
                 if !ask(transport, schedule, &requests) {
-                    transport.avoid(connection.endpoint);
+                    transport.avoid(endpoint);
                     return End::Broken(None);
                 }
             }
         }
     }
-}
-
-fn broken(
-    transport: &Transport,
-    connection: &Opened<v1::KeepAliveResponse>,
-    failure: &Failure,
-) -> End {
-    transport.note(connection.endpoint, failure);
-    End::Broken(failure.error.retry_after())
 }
 
 /// Asks for what is due to be kept alive. False: an answer is overdue, so the connection must be dead.
