@@ -7,13 +7,13 @@ use std::{
 
 use futures::{FutureExt as _, StreamExt as _, future::join_all};
 use holdfast_client::{
-    Acquired, Change, Compare, Error, LeaderStream, LockChange, LockGuard, LockItem, LockLoss,
-    LockOwner, LockStream, Namespace, Op, Selector, TransactOptions, WatchItem,
+    Acquired, Change, Client, Compare, Error, LeaderStream, LockChange, LockGuard, LockItem,
+    LockLoss, LockOwner, LockStream, Namespace, Op, Selector, TransactOptions, WatchItem,
 };
 
 use crate::{
     fixture::{self, PATIENCE, with_namespace},
-    proxy::Proxy,
+    proxy::{LostAnswers, Proxy},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -381,5 +381,27 @@ fn a_hold_by_a_lease_is_over_before_the_lease_is_revoked() {
         assert!(revoking.as_mut().now_or_never().is_none());
         assert!(!hold.is_held());
         assert_eq!(revoking.await.expect("answers").locks, 1);
+    });
+}
+
+#[test]
+fn a_lock_whose_grant_was_lost_is_given_up_when_the_next_attempt_is_refused() {
+    with_namespace("lock_lost_grant", async |ns| {
+        let guard = ns.lock("guard").ttl(HOUR).acquire().await.expect("is free");
+        let proxy = Proxy::losing(fixture::shared(), LostAnswers::one_in(2)).await;
+        let builder = Client::builder(proxy.address.to_string()).timeout(PATIENCE);
+        let client = builder.max_attempts(1_000).connect_lazy().expect("a client");
+        let far = client.namespace(ns.name());
+        // The first answer comes, the second does not, and until further notice there is no other.
+        assert!(!far.exists("k").await.expect("answers"));
+        proxy.close();
+        let asking = far.lock("job").ttl(HOUR).guard(&guard).try_acquire();
+        let asking = tokio::spawn(asking);
+        while ns.get_lock("job").await.expect("answers").is_none() {}
+        guard.release().await.expect("answers");
+        proxy.unblock();
+        let refused = asking.await.expect("no panic");
+        assert!(matches!(&refused, Err(Error::LockLost { lock, .. }) if lock == "guard"));
+        until_free(&ns).await;
     });
 }

@@ -211,7 +211,8 @@ impl Attempt {
         let sent = Instant::now();
         self.armed = true;
         let call = self.client.transport.call(self.request.clone(), Some(self.timeout));
-        let answered = call.await.inspect_err(|error| self.armed = error.outcome_unknown())?;
+        // One that is refused may come after another whose answer was lost, and which has got the lock.
+        let answered = call.await.inspect_err(|error| self.armed = !error.is_transient())?;
         let outcome = outcome(answered)?;
         self.armed = matches!(outcome, Outcome::Lock(_));
         Ok((outcome, sent))
