@@ -59,9 +59,6 @@ pub(crate) enum Effect {
     Writes,
     /// It may change it, and no record of that is kept: it is not sent again once it may have been applied.
     WritesUnrecorded,
-    /// It may end one lineage, and no record of that is kept: sent again it does nothing more, but then a
-    /// changed lineage does not tell who has changed it.
-    EndsLineage,
 }
 
 /// The attempts of one call: whether there is another, and what a failure means.
@@ -123,13 +120,12 @@ impl Attempts {
         match self.effect {
             Effect::Reads | Effect::Writes => now < self.records_until,
             Effect::WritesUnrecorded => false,
-            Effect::EndsLineage => true,
         }
     }
 
     /// What the last error says of the call as a whole.
     fn verdict(&self, error: Error) -> Error {
-        if self.effect == Effect::Reads || !self.lost || self.settled_by(&error) {
+        if self.effect == Effect::Reads || !self.lost || settles(&error) {
             return error;
         }
         let message = match error {
@@ -137,11 +133,6 @@ impl Attempts {
             other => other.to_string(),
         };
         Error::OutcomeUnknown { message }
-    }
-
-    fn settled_by(&self, error: &Error) -> bool {
-        let by_itself = self.effect == Effect::EndsLineage;
-        settles(error) && !(by_itself && matches!(error, Error::LineageChanged { .. }))
     }
 }
 
@@ -157,6 +148,10 @@ fn settles(error: &Error) -> bool {
             | Error::PermissionDenied { .. }
             | Error::Protocol { .. }
             | Error::Other { .. }
+            // The records of the former lineage went with it.
+            | Error::LineageChanged { .. }
+            // Whoever does not let in a message, or an answer, of that size has not looked.
+            | Error::TooLarge { .. }
     )
 }
 
@@ -248,18 +243,21 @@ mod tests {
     }
 
     #[test]
-    fn who_has_ended_a_lineage_is_not_known_after_a_lost_answer() {
+    fn what_does_not_come_from_the_record_settles_nothing_after_a_lost_answer() {
         let changed = || {
             let lineage = crate::Lineage::default();
-            failure(Cause::Answered, Error::LineageChanged { lineage, valid_through: None })
+            Error::LineageChanged { lineage, valid_through: None }
         };
-        let mut delete = attempts(Effect::EndsLineage, 5);
-        let error = after(&mut delete, changed()).expect_err("an answer");
-        assert!(matches!(error, Error::LineageChanged { .. }));
-        let mut delete = attempts(Effect::EndsLineage, 5);
-        after(&mut delete, unavailable(Cause::Lost)).expect("more left");
-        let error = after(&mut delete, changed()).expect_err("an answer");
-        assert!(matches!(error, Error::OutcomeUnknown { .. }));
+        let too_large = || Error::TooLarge { message: String::new(), step: None };
+        for refused in [&changed as &dyn Fn() -> Error, &too_large] {
+            let answer = || failure(Cause::Answered, refused());
+            let error = after(&mut attempts(Effect::Writes, 5), answer()).expect_err("an answer");
+            assert!(!error.outcome_unknown());
+            let mut write = attempts(Effect::Writes, 5);
+            after(&mut write, unavailable(Cause::Lost)).expect("more left");
+            let error = after(&mut write, answer()).expect_err("an answer");
+            assert!(matches!(error, Error::OutcomeUnknown { .. }));
+        }
     }
 
     #[test]

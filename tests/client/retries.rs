@@ -163,3 +163,23 @@ fn a_repeated_answer_may_leave_out_values() {
         assert!(!ns.exists("k").await.expect("answers"));
     });
 }
+
+#[test]
+fn a_lineage_that_ended_after_a_lost_answer_does_not_say_that_nothing_was_applied() {
+    with_namespace("lost_then_ended", async |ns| {
+        ns.set("first", "v").await.expect("answers");
+        let lineage = ns.info().await.expect("answers").expect("is there").lineage;
+        let proxy = Proxy::losing(fixture::shared(), LostAnswers::one_in(2)).await;
+        let far = through(&proxy, &ns, 1_000).await;
+        // The first answer comes, the second does not, and until further notice there is no other.
+        assert!(!far.exists("k").await.expect("answers"));
+        proxy.close();
+        let setting = far.set("k", "v").expected_lineage(lineage).into_future();
+        let setting = tokio::spawn(setting);
+        while !ns.exists("k").await.expect("answers") {}
+        ns.delete_namespace().await.expect("answers");
+        proxy.unblock();
+        let error = setting.await.expect("no panic").expect_err("the lineage is over");
+        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+    });
+}

@@ -92,7 +92,7 @@ macro_rules! rpcs {
         fn effect(&self) -> Effect {
             let options = self.options.as_ref();
             let of_one = options.is_some_and(|options| options.expected_lineage.is_some());
-            if of_one { Effect::EndsLineage } else { Effect::WritesUnrecorded }
+            if of_one { Effect::Writes } else { Effect::WritesUnrecorded }
         }
 
         rpcs!(@unidentified);
