@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt as _;
 use holdfast_proto::v1;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
 use super::table::Table;
 use crate::{
@@ -43,10 +43,18 @@ impl<C: Codec + Decode<T>, T: Send + Sync + 'static> Keeper<C, T> {
     pub(super) async fn fill(&self) -> Result<Feed, Error> {
         let mut feed = self.open().await?;
         ask(&self.namespace, &self.prefix, &self.table).await?;
-        while !self.table.is_filled() {
-            self.take_next(&mut feed).await?;
-        }
+        self.take_initial(&mut feed).await?;
         Ok(feed)
+    }
+
+    /// A large state takes its time, but a server that is gone while it is told would be waited for for ever.
+    async fn take_initial(&self, feed: &mut Feed) -> Result<(), Error> {
+        let patience = self.timeout.unwrap_or(self.namespace.client.transport.timeout());
+        while !self.table.is_filled() {
+            let taken = timeout(patience, self.take_next(feed)).await;
+            taken.map_err(|_| Error::DeadlineExceeded)??;
+        }
+        Ok(())
     }
 
     /// Follows the watch for ever. Where it ends for good it is begun anew, later and later: what kept it from going
@@ -163,7 +171,7 @@ pub(super) async fn keep_time<C: Codec, T>(
             Err(error) => backoff.wait(error.retry_after()),
         };
         // Whichever comes first.
-        let _ = tokio::time::timeout(wait, ask_time.notified()).await;
+        let _ = timeout(wait, ask_time.notified()).await;
     }
 }
 
@@ -243,5 +251,16 @@ mod tests {
         assert_eq!(known(table.any("b")), Some(Some(8)));
         assert_eq!(table.freshness().problem, None);
         task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_state_of_which_nothing_more_comes_is_not_waited_for() {
+        let begun = vec![created("l", 5, false), initial(5, "a", false), silence()];
+        let (client, _requests) = scripted(vec![begun]).await;
+        let patience = Some(Duration::from_millis(100));
+        let keeper = Keeper { timeout: patience, ..keeper(client.namespace("n")) };
+        let mut feed = keeper.open().await.expect("stands");
+        let late = keeper.take_initial(&mut feed).await;
+        assert!(matches!(late, Err(Error::DeadlineExceeded)), "{late:?}");
     }
 }

@@ -92,7 +92,8 @@ impl<C: Codec + Decode<T>, T: Send + Sync + 'static> NearCacheBuilder<C, T> {
         self
     }
 
-    /// How long it may take until the watch stands, instead of the client's setting.
+    /// How long it may take until the watch stands, and then until more of the present state comes, instead of the
+    /// client's setting.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
