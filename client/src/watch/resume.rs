@@ -173,6 +173,9 @@ impl Resume {
         let mut ended_initial = false;
         match message.body {
             Body::Created { lineage, revision, reset } => {
+                if !reset {
+                    self.check_partial(&lineage)?;
+                }
                 if self.created(lineage, revision, reset) {
                     steps.push(Step::Reset);
                 }
@@ -210,6 +213,20 @@ impl Resume {
             _ => {}
         }
         Ok(steps)
+    }
+
+    /// A part of a revision that was delivered is not a part of another lineage, which goes on from before it. Only a
+    /// fresh initial state makes up for that.
+    fn check_partial(&mut self, lineage: &str) -> Result<(), Error> {
+        if self.partial.revision == 0 || self.lineage.is_empty() || self.lineage == lineage {
+            return Ok(());
+        }
+        let valid_through = Some(Revision::new(self.through));
+        if self.or_initial {
+            self.phase = Phase::Snapshot { begun: true };
+            self.partial = Partial::default();
+        }
+        Err(Error::LineageChanged { lineage: Lineage::new(lineage.to_owned()), valid_through })
     }
 
     /// The watch stands. Whether the consumer has to forget what it knows.
@@ -456,6 +473,30 @@ mod tests {
         let (place, lineage) = resume.request();
         assert_eq!(place, Place::After { revision: 5, or_initial: false });
         assert_eq!(lineage.as_deref(), Some("next"));
+    }
+
+    #[test]
+    fn a_part_of_a_revision_that_was_lost_is_taken_back() {
+        for or_initial in [false, true] {
+            let mut resume = live(5);
+            resume.or_initial = or_initial;
+            accept(&mut resume, events(6, &[("a", 6), ("a", 7)]));
+            let error = resume.accept(created("next", 6, false)).expect_err("the part is lost");
+            assert!(matches!(
+                &error,
+                Error::LineageChanged { lineage, valid_through: Some(through) }
+                    if lineage.as_str() == "next" && through.get() == 6
+            ));
+            assert_eq!(resume.survives(&answered(error)), or_initial);
+            if or_initial {
+                assert!(asks_for_initial(&resume));
+                assert_eq!(accept(&mut resume, created("next", 7, false)), [Step::Reset]);
+            }
+        }
+        // The same lineage goes on with the rest.
+        let mut resume = live(5);
+        accept(&mut resume, events(6, &[("a", 6), ("a", 7)]));
+        assert_eq!(accept(&mut resume, created("l", 6, false)), []);
     }
 
     #[test]
