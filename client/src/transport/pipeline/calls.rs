@@ -15,6 +15,9 @@ use super::{
     wire::{Answer, Message},
 };
 
+/// Room of calls that will not be sent, beyond that of those that will, at which the queue is freed of them.
+const DEAD_ROOM: usize = 1 << 20;
+
 /// How many namespaces of the queue are looked through for one to join.
 const LOOKED_BACK: usize = 8;
 
@@ -38,7 +41,7 @@ pub(super) struct Calls {
     slots: Vec<Slot>,
     free: Vec<usize>,
     queue: VecDeque<Part>,
-    /// Entries of the queue that are still to be sent, and those that are not.
+    /// Room of the entries of the queue that are still to be sent, and of those that are not.
     live: usize,
     dead: usize,
     /// Calls that are over but whose callers do not know yet.
@@ -78,6 +81,7 @@ struct Part {
 struct Entry {
     id: CallId,
     bytes: usize,
+    room: usize,
 }
 
 impl CallId {
@@ -120,8 +124,8 @@ impl Calls {
         let part = self.part(namespace, room);
         let before = part.calls.len();
         put(id, &mut part.calls);
-        part.entries.push(Entry { id, bytes: part.calls.len() - before });
-        self.live += 1;
+        part.entries.push(Entry { id, bytes: part.calls.len() - before, room });
+        self.live += room;
         if self.earliest.is_none_or(|earliest| deadline < earliest) {
             self.earliest = Some(deadline);
         }
@@ -156,8 +160,9 @@ impl Calls {
         after.gone.extend(slot.waker.take());
         match std::mem::replace(&mut slot.state, State::Free) {
             State::Queued => {
-                after.room += slot.room;
-                self.bury();
+                let room = slot.room;
+                after.room += room;
+                self.bury(room);
             }
             State::Sent => after.room += slot.room,
             State::Over(_) => self.unclaimed -= 1,
@@ -175,8 +180,8 @@ impl Calls {
             if part.entries.is_empty() {
                 continue;
             }
-            self.live -= part.entries.len();
             for entry in &part.entries {
+                self.live -= entry.room;
                 self.slots[entry.id.slot()].state = State::Sent;
             }
             return Some(Message { namespace: part.namespace, calls: part.calls });
@@ -233,21 +238,21 @@ impl Calls {
             if slot.waits()
                 && let Some(why) = why(slot)
             {
-                let was_queued = matches!(slot.state, State::Queued);
+                let (was_queued, room) = (matches!(slot.state, State::Queued), slot.room);
                 slot.end(Err(why), after);
                 self.unclaimed += 1;
                 if was_queued {
-                    self.bury();
+                    self.bury(room);
                 }
             }
         }
     }
 
     /// A call in the queue will not be sent. Once most of the queue is such calls, it is freed of them.
-    fn bury(&mut self) {
-        self.live -= 1;
-        self.dead += 1;
-        if self.dead > self.live + MAX_CALLS {
+    fn bury(&mut self, room: usize) {
+        self.live -= room;
+        self.dead += room;
+        if self.dead > self.live + DEAD_ROOM {
             let dead = self.dead;
             for part in &mut self.queue {
                 part.compact(&self.slots, dead);
@@ -289,27 +294,27 @@ impl Slot {
 }
 
 impl Part {
-    /// Takes out the calls that are not to be sent, of which there are so many at the most; answers how many
-    /// there were.
+    /// Takes out the calls that are not to be sent, which have so much room at the most; answers how much they had.
     fn compact(&mut self, slots: &[Slot], at_most: usize) -> usize {
         if at_most == 0 {
             return 0;
         }
-        let before = self.entries.len();
-        let (mut from, mut to) = (0, 0);
+        let (mut from, mut to, mut buried) = (0, 0, 0);
         let calls = &mut self.calls;
-        self.entries.retain(|&Entry { id, bytes }| {
+        self.entries.retain(|&Entry { id, bytes, room }| {
             let slot = &slots[id.slot()];
             let is_live = slot.uses == id.uses() && matches!(slot.state, State::Queued);
             if is_live {
                 calls.copy_within(from..from + bytes, to);
                 to += bytes;
+            } else {
+                buried += room;
             }
             from += bytes;
             is_live
         });
         calls.truncate(to);
-        before - self.entries.len()
+        buried
     }
 }
 
@@ -378,11 +383,14 @@ mod tests {
         assert_ne!(again, ids[1]);
         assert_eq!(sent(&mut calls).expect("is queued").1, "acd");
         assert_eq!(after.room, ROOM);
-        for _ in 0..10 * MAX_CALLS {
-            let id = add(&mut calls, "n", "x", later());
+        let long = "x".repeat(10_000);
+        for _ in 0..1_000 {
+            let put = |_, into: &mut Vec<u8>| into.extend_from_slice(long.as_bytes());
+            let id = calls.add("n", long.len(), later(), Waker::noop().clone(), put);
             calls.give_up(id, &mut after);
         }
-        assert!(calls.dead <= MAX_CALLS && !calls.has_queued());
+        let kept: usize = calls.queue.iter().map(|part| part.calls.len()).sum();
+        assert!(kept <= DEAD_ROOM && !calls.has_queued(), "{kept} bytes are kept");
         assert!(sent(&mut calls).is_none());
     }
 
