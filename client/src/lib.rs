@@ -121,12 +121,15 @@
 //!
 //! # What is tried again
 //!
-//! Every call is tried again, a bounded number of times with growing, jittered waits and within its timeout,
-//! if the server could not be reached, has too much to do, or its answer was lost. That is safe for writes, too:
-//! each has an id by which the server knows it again, so that it is applied once and answered twice. If the last
-//! attempt fails and one of them may have been applied, the write is [`Error::OutcomeUnknown`], or
-//! [`Error::DeadlineExceeded`] if there was no time left: never a clean failure. The one write that the server
-//! cannot know again is the [end of a namespace](Namespace::delete_namespace).
+//! Every call but an [export](Client::export) and an [import](Client::import) is tried again, a bounded number of times
+//! with growing, jittered waits and within its timeout, if the server could not be reached, has too much to do, or its
+//! answer was lost. That is safe for writes, too: each has an id by which the server knows it again, so that it is
+//! applied once and answered twice. If the last attempt fails and one of them may have been applied, the write is
+//! [`Error::OutcomeUnknown`], or [`Error::DeadlineExceeded`] if there was no time left: never a clean failure. The
+//! writes that the server cannot know again are an import and the
+//! [end of a namespace](Namespace::delete_namespace), which takes with it what others are known by: a write sent again
+//! after that is applied to what has come then, unless it names the
+//! [lineage that it expects](Set::expected_lineage).
 //!
 //! A call is over when its future is dropped; a write may have been applied then.
 

@@ -161,7 +161,7 @@ pub struct GrantLease {
 }
 
 impl GrantLease {
-    /// Chooses the id: at random, from all 64 bits, not 0. One that is in use, or was in the last day, is
+    /// Chooses the id: at random, from all 64 bits, not 0. One that is in use, or was in the last hour, is
     /// [`Error::LeaseIdUsed`]. Unless said, the server chooses.
     pub fn id(mut self, id: impl Into<LeaseId>) -> Self {
         self.call.request.lease_id = Some(id.into().get());

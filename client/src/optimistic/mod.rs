@@ -214,7 +214,7 @@ impl<C: Codec> Tx<C> {
     /// Writes a value at the end of the transaction.
     ///
     /// # Errors
-    /// [`Error::Codec`] if it does not fit the codec.
+    /// [`Error::Codec`] if it does not fit the codec, and those of [`delete`](Self::delete).
     pub fn set<V: ?Sized>(&self, key: impl Into<String>, value: &V) -> Result<(), Error>
     where
         C: Encode<V>,
@@ -222,10 +222,10 @@ impl<C: Codec> Tx<C> {
         self.write(key.into(), value, None)
     }
 
-    /// Writes a value that ends at the end of the transaction; a TTL counts from there.
+    /// Writes a value with an expiry at the end of the transaction; a TTL counts from there.
     ///
     /// # Errors
-    /// [`Error::Codec`] if it does not fit the codec.
+    /// Those of [`set`](Self::set).
     pub fn set_expiring<V: ?Sized>(
         &self,
         key: impl Into<String>,
@@ -241,7 +241,8 @@ impl<C: Codec> Tx<C> {
     /// Removes a key at the end of the transaction.
     ///
     /// # Errors
-    /// [`Error::TransactionEnded`] if the closure has ended.
+    /// [`Error::Conflict`] if a read of this attempt has met one: hand it on. [`Error::TransactionEnded`] if the
+    /// closure has ended.
     pub fn delete(&self, key: impl Into<String>) -> Result<(), Error> {
         self.state.lock().write(key.into(), Write::Delete)
     }
