@@ -13,7 +13,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use holdfast_proto::v1;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     Codec, Cursor, Entry, Error, Header, Lineage, Namespace, Revision, Selector,
@@ -227,18 +227,11 @@ async fn open_scan(
     let max_attempts = transport.max_attempts();
     let mut attempts = Attempts::new(Effect::Reads, max_attempts, Instant::now(), deadline);
     let (first, rest) = loop {
-        let endpoint = transport.endpoint();
         let attempt = async { first_message(transport.scan(call.request.clone()).await).await };
-        let failure = match timeout_at(deadline, attempt).await {
-            Ok(Ok(opened)) => break opened,
-            Ok(Err(failure)) => failure,
-            Err(_) => {
-                transport.avoid(endpoint);
-                return Err(Error::DeadlineExceeded);
-            }
-        };
-        let wait = attempts.after(failure, Instant::now())?;
-        tokio::time::sleep(wait).await;
+        match transport.in_time(deadline, attempt).await {
+            Ok(opened) => break opened,
+            Err(failure) => sleep(attempts.after(failure, Instant::now())?).await,
+        }
     };
     let rest = rest.messages.map_err(|failure| failure.error);
     Ok(stream::iter([Ok(first)]).chain(rest).map_ok(Chunk::from))

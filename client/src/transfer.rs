@@ -10,7 +10,6 @@ use holdfast_proto::{
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _},
     sync::mpsc,
-    time::timeout_at,
 };
 
 use crate::{
@@ -118,8 +117,7 @@ impl Export {
         let transport = &self.client.transport;
         let request = v1::ExportRequest { namespaces: self.namespaces };
         let deadline = deadline_after(transport.timeout());
-        let opened = timeout_at(deadline, transport.export(request)).await;
-        let opened = opened.map_err(|_| Error::DeadlineExceeded)?;
+        let opened = transport.in_time(deadline, transport.export(request)).await;
         let mut messages = opened.map_err(|failure| failure.error)?.messages;
         let (mut course, mut writer) = (Course::new(self.progress), lines::Writer::new());
         let mut buffer = Vec::new();

@@ -6,9 +6,10 @@ use holdfast_proto::v1::{
     lease_service_client::LeaseServiceClient, lock_service_client::LockServiceClient,
     watch_service_client::WatchServiceClient,
 };
+use tokio::time::{Instant, timeout_at};
 use tonic::{Response, Status, Streaming};
 
-use super::{Endpoint, MAX_MESSAGE_BYTES, Transport};
+use super::{Endpoint, MAX_MESSAGE_BYTES, Transport, late};
 use crate::error::Failure;
 
 /// A stream of answers, and which connection it comes over.
@@ -26,6 +27,19 @@ impl<R: 'static> Opened<R> {
 }
 
 impl Transport {
+    /// Makes an attempt that is to be over by then. A server that is late is avoided.
+    pub(crate) async fn in_time<T>(
+        &self,
+        deadline: Instant,
+        attempt: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let endpoint = self.endpoint();
+        timeout_at(deadline, attempt).await.unwrap_or_else(|_| {
+            self.avoid(endpoint);
+            Err(late())
+        })
+    }
+
     /// Opens a scan; one attempt.
     pub(crate) async fn scan(
         &self,

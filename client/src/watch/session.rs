@@ -14,7 +14,7 @@ use crate::{
     call::Pending,
     error::{Cause, Failure},
     retry::Backoff,
-    transport::{Opened, Transport},
+    transport::{Opened, Transport, deadline_after},
 };
 
 /// How often a server speaks up unless asked otherwise, in milliseconds.
@@ -204,18 +204,14 @@ impl<F: Feed> Session<F> {
     async fn connect(&mut self) -> Result<Connected<F>, Failure> {
         let (place, lineage) = self.resume.request();
         let transport = &self.client.transport;
-        let endpoint = transport.endpoint();
         let attempt = async {
             let mut connection = self.feed.clone().open(transport, place, lineage).await?;
             let first = connection.messages.next().await;
             let first = first.unwrap_or_else(|| Err(lost("the watch ended before it stood")))?;
             Ok((connection, first))
         };
-        let (connection, first) =
-            tokio::time::timeout(self.timeout, attempt).await.unwrap_or_else(|_| {
-                transport.avoid(endpoint);
-                Err(lost("the server did not answer in time"))
-            })?;
+        let deadline = deadline_after(self.timeout);
+        let (connection, first) = transport.in_time(deadline, attempt).await?;
         let steps =
             self.resume.accept(first).map_err(|error| Failure { error, cause: Cause::Answered })?;
         Ok((connection, steps))
