@@ -8,7 +8,7 @@ use super::{
     Backend, Repaired, Verification,
     embedded::{
         Capacity, Embedded, Intervals,
-        files::{self, Disk, FileLayer, Files, Options, Sync},
+        files::{self, Disk, FileLayer, Files, Options},
         sqlite::{self, Sqlite},
     },
     redis::Redis,
@@ -184,13 +184,8 @@ async fn open_memory(rest: String, clock: Arc<dyn Clock>) -> Result<Arc<dyn Back
 /// `files:DIR?…`
 async fn open_files(rest: String, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, String> {
     let options = Options::parse(&rest)?;
-    let intervals = Intervals {
-        snapshot: options.snapshot_interval,
-        sync: match options.sync {
-            Sync::Interval(every) => Some(every),
-            Sync::Always | Sync::Never => None,
-        },
-    };
+    let intervals =
+        Intervals { snapshot: options.snapshot_interval, sync: options.sync.interval() };
     let open = move || {
         let disk = Arc::new(Disk { permissions: options.permissions });
         let journal = Files::open(disk, options)?;
@@ -204,10 +199,7 @@ async fn open_files(rest: String, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backe
 /// `sqlite:FILE?…`
 async fn open_sqlite(rest: String, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, String> {
     let options = sqlite::Options::parse(&rest)?;
-    let sync = match options.sync {
-        sqlite::Sync::Interval(every) => Some(every),
-        sqlite::Sync::Always | sqlite::Sync::Never => None,
-    };
+    let sync = options.sync.interval();
     let open = move || {
         let journal = Sqlite::open(options)?;
         Embedded::with_journal(clock, Box::new(journal), Intervals { snapshot: None, sync })

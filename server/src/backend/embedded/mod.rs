@@ -10,6 +10,7 @@ mod image;
 pub mod journal;
 pub mod kept_clock;
 mod load;
+pub mod options;
 mod order;
 mod snapshot;
 mod space;

@@ -49,13 +49,14 @@ use self::{
 };
 pub use self::{
     layer::{Disk, FileLayer, Output},
-    options::{Options, Sync},
+    options::Options,
     repair::{RepairError, repair},
     verify::{Report, verify},
 };
 use super::{
     journal::{AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter},
     kept_clock::ClockFile,
+    options::Sync,
 };
 
 /// At least so much room is asked for after a disk was full.
@@ -291,13 +292,7 @@ impl Journal for Files {
     }
 
     fn durability(&self) -> &'static str {
-        match self.options.sync {
-            Sync::Always => "the end of the process and power failure",
-            Sync::Interval(_) => {
-                "the end of the process; what was written shortly before a power failure may be lost"
-            }
-            Sync::Never => "the end of the process, but perhaps no power failure",
-        }
+        self.options.sync.durability()
     }
 
     fn clock_file(&self) -> ClockFile {

@@ -2,16 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-/// When commits are made durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
-    /// Before they are acknowledged.
-    Always,
-    /// So often.
-    Interval(Duration),
-    /// When the system likes to.
-    Never,
-}
+use crate::backend::embedded::options::{self, Sync, duration};
 
 /// How state is kept in files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,13 +45,12 @@ impl Options {
     /// # Errors
     /// What is wrong, to be shown after the scheme.
     pub fn parse(rest: &str) -> Result<Self, String> {
-        let (directory, settings) = rest.split_once('?').unwrap_or((rest, ""));
+        let (directory, settings) = options::split(rest);
         if directory.is_empty() {
             return Err("needs a directory, as in files:holdfast-data".into());
         }
         let mut options = Self::new(directory);
-        for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
-            let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+        for (name, value) in settings {
             options.set(name, value)?;
         }
         match (options.backups, &options.backup_directory) {
@@ -74,19 +64,9 @@ impl Options {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
-        let needs = |what: &str| format!("needs {what} as `{name}`, not `{value}`");
+        let needs = |what: &str| options::needs(what, name, value);
         match name {
-            "sync" => {
-                const WHAT: &str = "`always`, `never` or `interval:` and a duration such as 100ms";
-                self.sync = match value.split_once(':') {
-                    None if value == "always" => Sync::Always,
-                    None if value == "never" => Sync::Never,
-                    Some(("interval", every)) => {
-                        Sync::Interval(duration(every).ok_or_else(|| needs(WHAT))?)
-                    }
-                    _ => return Err(needs(WHAT)),
-                }
-            }
+            "sync" => self.sync = Sync::parse(value)?,
             "fill_ahead" => {
                 let needs = || needs("0 or a number of bytes such as 16MiB, 64KiB to 1GiB");
                 let fits = |bytes: &u64| *bytes == 0 || (64 << 10..=1 << 30).contains(bytes);
@@ -110,13 +90,7 @@ impl Options {
             }
             "backup_dir" if value.is_empty() => return Err(needs("a directory")),
             "backup_dir" => self.backup_directory = Some(value.into()),
-            "permissions" => {
-                let mode = u32::from_str_radix(value, 8).ok();
-                let mode = mode.filter(|mode| *mode <= 0o777 && mode & 0o600 == 0o600);
-                let needs =
-                    || needs("an octal mode in which the owner can read and write, such as 0640");
-                self.permissions = mode.ok_or_else(needs)?;
-            }
+            "permissions" => self.permissions = options::permissions(value)?,
             _ => {
                 return Err(format!(
                     "has no option `{name}`; known are sync, fill_ahead, snapshot_every, snapshot_interval, \
@@ -126,10 +100,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text).ok().filter(|duration| *duration >= Duration::from_millis(1))
 }
 
 fn bytes(text: &str) -> Option<u64> {

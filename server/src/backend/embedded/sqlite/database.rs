@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
-use super::options::{Options, Sync};
+use super::{Options, Sync};
 use crate::backend::embedded::journal::LoadError;
 
 /// Says in the head of the file whose it is: “Hold”.

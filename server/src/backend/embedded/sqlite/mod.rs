@@ -34,13 +34,14 @@ use self::{
     tables::{Changed, Known, Namespaces, Tables, WriteError},
 };
 pub use self::{
-    options::{Options, Sync},
+    options::Options,
     verify::{Report, verify},
 };
 use super::{
     files::{Disk, FileLayer as _},
     journal::{AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter},
     kept_clock::ClockFile,
+    options::Sync,
 };
 use crate::backend::{NamespaceName, Position};
 
@@ -217,13 +218,7 @@ impl Journal for Sqlite {
     }
 
     fn durability(&self) -> &'static str {
-        match self.options.sync {
-            Sync::Always => "the end of the process and power failure",
-            Sync::Interval(_) => {
-                "the end of the process; what was written shortly before a power failure may be lost"
-            }
-            Sync::Never => "the end of the process, but perhaps no power failure",
-        }
+        self.options.sync.durability()
     }
 
     fn clock_file(&self) -> ClockFile {
