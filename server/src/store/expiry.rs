@@ -33,6 +33,8 @@ const AFTER_FAILURE_MS: (i64, i64) = (100, 1000);
 pub(super) struct Deadlines {
     moments: Mutex<Moments>,
     earlier: Notify,
+    /// Told when some may not have been noted.
+    missed: Notify,
 }
 
 #[derive(Default)]
@@ -100,7 +102,6 @@ type Work = FuturesUnordered<BoxFuture<'static, ()>>;
 /// Removes what is due for ever.
 pub(super) async fn run(store: Arc<Store>) {
     let mut work = Work::new();
-    store.look_anywhere().await;
     loop {
         let asked_at_ms = store.clock.now_ms();
         match beside(&mut work, store.backend.now_ms()).await {
@@ -110,6 +111,17 @@ pub(super) async fn run(store: Arc<Store>) {
                 beside(&mut work, store.sleep(LONGEST_SLEEP)).await;
             }
         }
+    }
+}
+
+/// Looks through all namespaces, as soon as the backend lets it: at the start, and whenever news may have been missed.
+pub(super) async fn look(store: Arc<Store>) {
+    loop {
+        while let Err(error) = store.look_through_namespaces().await {
+            tracing::warn!(?error, "not all namespaces could be looked at for what is due");
+            store.sleep(LONGEST_SLEEP).await;
+        }
+        store.deadlines.missed.notified().await;
     }
 }
 
@@ -143,26 +155,18 @@ impl Store {
                 () = self.clock.sleep_until(ask_at_ms) => return,
                 Some(()) = work.next() => {}
                 () = self.deadlines.earlier.notified() => {}
-                news = self.backend.due_elsewhere() => beside(work, self.hear(news)).await,
+                news = self.backend.due_elsewhere() => self.hear(news),
             }
         }
     }
 
     /// Notes what others have left to be done.
-    async fn hear(&self, news: DueElsewhere) {
+    fn hear(&self, news: DueElsewhere) {
         match news {
             DueElsewhere::At { namespace, deadline_ms } => {
                 self.deadlines.note(&self.namespace(&namespace), deadline_ms);
             }
-            DueElsewhere::Anywhere => self.look_anywhere().await,
-        }
-    }
-
-    /// Looks through all namespaces, as soon as the backend lets it.
-    async fn look_anywhere(&self) {
-        while let Err(error) = self.look_through_namespaces().await {
-            tracing::warn!(?error, "expiry waits for the backend");
-            self.sleep(LONGEST_SLEEP).await;
+            DueElsewhere::Anywhere => self.deadlines.missed.notify_one(),
         }
     }
 

@@ -126,10 +126,11 @@ impl Store {
     /// Removes what is due and forgets old history, until `stop` says so.
     ///
     /// # Panics
-    /// If one of the two does: the store must not go on without them.
+    /// If a part of that does: the store must not go on without it.
     pub async fn maintain(self: Arc<Self>, mut stop: value::Receiver<bool>) {
         let mut tasks = JoinSet::new();
         tasks.spawn(expiry::run(self.clone()));
+        tasks.spawn(expiry::look(self.clone()));
         tasks.spawn(retention::run(self.clone()));
         tokio::select! {
             // Without its sender there is nobody left to serve: that, too, is the end.
