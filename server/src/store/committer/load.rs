@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use futures::future::try_join_all;
+
 use super::{Job, batch::Loaded, commands, requests::MAX_KEPT};
 use crate::{
     backend::{Key, KeyRange, Position, ReadAnswer, ReadSet, StoredEntry},
@@ -22,6 +24,8 @@ const MAX_RANGE_ENTRIES: usize = 100_000;
 const MAX_LOOKED_AT: usize = 1_000_000;
 /// About how many keys and locks are read that end with leases in one commit.
 const MAX_ENDED: usize = MAX_REVISION_KEYS;
+/// Of how many leases that end it is read at once what ends with them.
+const AT_ONCE: usize = 16;
 /// For how many records of answers to come it is looked whether they are there, for each request of a client beyond its
 /// first, and for how many at most.
 const RECORDS_TO_COME: u64 = 16;
@@ -134,9 +138,17 @@ impl Store {
         let mut room = MAX_ENDED;
         loop {
             let mut wanted = Vec::new();
-            for lease in loaded.ending_leases(batch, &mut room) {
-                let attached =
-                    self.load_attached(namespace, &lease, &mut loaded.reads.ranges).await?;
+            let leases = loaded.ending_leases(batch, &mut room);
+            let mut attached = Vec::with_capacity(leases.len());
+            for leases in leases.chunks(AT_ONCE) {
+                let mut reading = Vec::with_capacity(leases.len());
+                for lease in leases {
+                    reading.push(self.load_attached(namespace, lease));
+                }
+                attached.append(&mut try_join_all(reading).await?);
+            }
+            for (lease, attached) in leases.into_iter().zip(attached) {
+                loaded.reads.ranges.extend([keys::attached_to(&lease), keys::held_by(&lease)]);
                 wanted.extend(attached.keys.iter().cloned());
                 wanted.extend(
                     attached.locks.iter().flat_map(|lock| [lock.clone(), keys::queue(lock)]),
@@ -175,12 +187,12 @@ impl Store {
         &self,
         namespace: &Namespace,
         lease: &Key,
-        ranges: &mut Vec<KeyRange>,
     ) -> Result<Attached, StoreError> {
         let (attached, held) = (keys::attached_to(lease), keys::held_by(lease));
-        let keys = self.scan_all(namespace, &attached, usize::MAX).await?.0;
-        let locks = self.scan_all(namespace, &held, usize::MAX).await?.0;
-        ranges.extend([attached, held]);
+        let ((keys, _), (locks, _)) = futures::try_join!(
+            self.scan_all(namespace, &attached, usize::MAX),
+            self.scan_all(namespace, &held, usize::MAX),
+        )?;
         Ok(Attached {
             keys: keys.iter().map(|entry| keys::key_attached(entry.key())).collect(),
             locks: locks.iter().map(|entry| keys::lock_held(entry.key())).collect(),
