@@ -7,13 +7,15 @@ use std::sync::{
 
 use bytes::Bytes;
 use holdfast_client::Text;
-use holdfast_proto::v1::{ErrorReason, SetRequest};
+use holdfast_proto::v1::{
+    ClearNamespaceRequest, DeleteRequest, ErrorReason, GrantRequest, RevokeRequest, SetRequest,
+};
 
 use crate::{
     common::{
         backends::TestServer,
         build::*,
-        coordination::numbered,
+        coordination::*,
         health::{HealthWatch, NOT_SERVING, SERVING},
         namespace::Namespace,
         redis::{Redis, until},
@@ -104,6 +106,8 @@ async fn what_is_full_refuses_writes_and_goes_on_reading() {
     ns.set("first", "v").await;
     let used: u64 = redis.info("used_memory").parse().expect("a number");
     redis.run::<()>(&["CONFIG", "SET", "maxmemory", &(used + (4 << 20)).to_string()]);
+    ns.ok(GrantRequest { lease_id: Some(77), ..grant(3_600_000) }).await;
+    ns.attach("leased", 77).await;
     let mut kept = 0;
     let failure = loop {
         match ns.call(set(&format!("k{kept}"), &value)).await {
@@ -120,8 +124,11 @@ async fn what_is_full_refuses_writes_and_goes_on_reading() {
     assert_eq!(ns.value("first").await.as_deref(), Some("v"));
     assert_eq!(ns.ok(count(prefix("k"))).await.count, kept);
     assert_eq!(ns.get("more").await, None);
-    // What makes room goes on.
-    ns.ok(delete("k0")).await;
+    // What makes room goes on, also where it leaves a note of itself.
+    let client = Bytes::from_static(&[7; 8]);
+    ns.ok(DeleteRequest { options: numbered(&client, 1), ..delete("k0") }).await;
+    ns.ok(RevokeRequest { options: numbered(&client, 2), ..revoke(77) }).await;
+    assert_eq!(ns.get("leased").await, None);
     ns.ok(delete_range(prefix("k1"))).await;
     let left = ns.ok(count(prefix("k"))).await.count;
     assert!(left < kept, "{left}");
@@ -185,14 +192,19 @@ async fn a_commit_is_acknowledged_once_replicas_have_it() {
         assert!(replica.run::<bool>(&["HEXISTS", &entries, key]), "{key} was acknowledged");
     }
     replica.pause();
-    let options = numbered(&Bytes::from_static(&[7; 8]), 1);
+    let client = Bytes::from_static(&[7; 8]);
+    let options = numbered(&client, 1);
     let again = SetRequest { expiry: ttl(100), options, ..set("k", "v") };
     ns.fails(again.clone(), ErrorReason::OutcomeUnknown).await;
     // It is there, and reads wait for no replica; nor do they where something has to be settled before, as it has ended.
     while ns.get("k").await.is_some() {}
-    // But sent again it is no more than it was.
+    // But sent again it is no more than it was. Nor is a clear.
     ns.fails(again.clone(), ErrorReason::OutcomeUnknown).await;
+    let clear = ClearNamespaceRequest { options: numbered(&client, 2), ..Default::default() };
+    ns.fails(clear.clone(), ErrorReason::OutcomeUnknown).await;
+    ns.fails(clear.clone(), ErrorReason::OutcomeUnknown).await;
     replica.go_on();
     ns.ok(again).await;
+    ns.ok(clear).await;
     record.write_until_done(&ns).await;
 }

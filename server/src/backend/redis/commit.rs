@@ -35,9 +35,7 @@ impl Core {
         commit: Commit<'_>,
     ) -> Result<CommitOutcome, BackendError> {
         let is_empty = commit.groups.is_empty();
-        let only_removes =
-            !is_empty && commit.groups.writes.iter().all(|write| write.op.draft().is_none());
-        let script = match only_removes {
+        let script = match makes_room(&commit.groups) {
             true => &self.scripts.commit_removals,
             false => &self.scripts.commit,
         };
@@ -293,6 +291,14 @@ impl Waited {
     fn passed(&self) -> Bytes {
         if self.left_ms <= 0 { self.turn.clone() } else { Bytes::new() }
     }
+}
+
+/// Whether a commit removes something, and writes nothing beside that but what is internal, which is small: that something has
+/// ended, or was answered.
+fn makes_room(groups: &Groups) -> bool {
+    let removes = |write: &Write| write.op.draft().is_none();
+    groups.writes.iter().any(removes)
+        && groups.writes.iter().all(|write| removes(write) || write.key.is_internal())
 }
 
 /// A number, or nothing.

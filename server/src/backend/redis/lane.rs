@@ -26,7 +26,7 @@ use super::{
 };
 use crate::backend::{BackendError, Key, LogShape, NamespaceName};
 
-/// How many lanes are made before it is looked for those that are of no use.
+/// How many lanes are made, at least, before it is looked for those that are of no use; as many as there are, if these are more.
 const MANY: usize = 1000;
 
 /// For how long after it was added a name need not be added again.
@@ -103,7 +103,7 @@ impl Core {
         }
         let mut lanes = self.lanes.write();
         lanes.made += 1;
-        if lanes.made >= MANY {
+        if lanes.made >= MANY.max(lanes.by_name.len()) {
             lanes.made = 0;
             lanes.by_name.retain(|_, lane| lane.is_of_use());
         }

@@ -32,7 +32,7 @@ pub(super) struct Scripts {
     pub changes: Reading,
     pub clear: Script,
     pub commit: Script,
-    /// The same, for one that does nothing but remove.
+    /// The same, for one that makes room.
     pub commit_removals: Script,
     pub confirm: Script,
     pub delete: Script,
@@ -65,7 +65,7 @@ impl Scripts {
         Self {
             ancestors: reads("ancestors", include_str!("scripts/ancestors.lua")),
             changes: reads("changes", include_str!("scripts/changes.lua")),
-            clear: promises(frees(
+            clear: promises(writes_when_full(
                 "clear",
                 &[
                     include_str!("scripts/clear.lua"),
@@ -76,10 +76,10 @@ impl Scripts {
                 ],
             )),
             commit: promises(writes("commit", COMMIT)),
-            commit_removals: promises(frees("commit_removals", COMMIT)),
-            confirm: promises(frees("confirm", &[include_str!("scripts/confirm.lua")])),
-            delete: promises(frees("delete", &[include_str!("scripts/delete.lua")])),
-            discard: frees("discard", &[include_str!("scripts/discard.lua")]),
+            commit_removals: promises(writes_when_full("commit_removals", COMMIT)),
+            confirm: promises(writes_when_full("confirm", &[include_str!("scripts/confirm.lua")])),
+            delete: promises(writes_when_full("delete", &[include_str!("scripts/delete.lua")])),
+            discard: writes_when_full("discard", &[include_str!("scripts/discard.lua")]),
             expired: reads("expired", include_str!("scripts/expired.lua")),
             history: reads_back("history", include_str!("scripts/history.lua")),
             members: script("members", true, "", &[include_str!("scripts/members.lua")]),
@@ -100,7 +100,7 @@ impl Scripts {
             scan: reads_back("scan", include_str!("scripts/scan.lua")),
             stage: writes("stage", &[include_str!("scripts/stage.lua")]),
             time: script("time", false, "flags=no-writes", &[include_str!("scripts/time.lua")]),
-            trim: frees("trim", &[include_str!("scripts/trim.lua")]),
+            trim: writes_when_full("trim", &[include_str!("scripts/trim.lua")]),
         }
     }
 }
@@ -129,7 +129,7 @@ fn promises(script: Script) -> Script {
 }
 
 /// One that writes, and is run also where Redis has no memory left: it is what gives some back, at once or once the log forgets.
-fn frees(name: &'static str, parts: &[&str]) -> Script {
+fn writes_when_full(name: &'static str, parts: &[&str]) -> Script {
     script(name, true, "flags=allow-oom", &[&[PRELUDE, SETTLED], parts].concat())
 }
 

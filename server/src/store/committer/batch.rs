@@ -9,7 +9,7 @@ use crate::{
     },
     store::{
         RequestId, Store,
-        command::{Command, EntryView, Reply},
+        command::{AcquireReply, Command, EntryView, Reply},
         error::{Refusal, StoreError},
         keys::{self, Kind},
         namespace::Namespace,
@@ -223,6 +223,16 @@ pub(super) struct Run {
 }
 
 impl Run {
+    /// Whether anything is answered that was done before this batch.
+    pub fn tells_what_was_done(&self) -> bool {
+        self.results.iter().any(|ran| match ran {
+            Ran::Recalled(_) => true,
+            Ran::Now { result, .. } => {
+                matches!(result, Ok(Reply::Acquired(AcquireReply::Granted(_))))
+            }
+        })
+    }
+
     /// The outcomes, once the stamps of the commit are known.
     pub fn outcomes(self, stamps: &[GroupStamp], before: Revision, time_ms: i64) -> Vec<Outcome> {
         let outcome = |ran: Ran| {

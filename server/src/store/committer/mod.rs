@@ -22,7 +22,7 @@ use hashbrown::HashSet;
 
 pub(super) use self::turn::Queue;
 use self::{
-    batch::Loaded,
+    batch::{Loaded, Run},
     turn::{Entered, Turn},
 };
 use super::{
@@ -242,9 +242,11 @@ impl Store {
                     loaded = self.load_alive(namespace, batch, true, depth).await?;
                     continue;
                 }
-                // What is answered once more may not have been promised the first time.
-                self.backend.confirm(&namespace.name).await?;
+                self.confirm(namespace, &run).await?;
                 return Ok(run.outcomes(&[], loaded.tip.revision, loaded.tip.time_ms));
+            }
+            if commit.groups.is_empty() {
+                self.confirm(namespace, &run).await?;
             }
             let removed = removed_answers(&loaded, &commit);
             let written = self.backend.reads_ahead().then(|| commit.groups.clone());
@@ -273,6 +275,15 @@ impl Store {
             }
         }
         Err(StoreError::Contended { attempts: MAX_ATTEMPTS })
+    }
+
+    /// Has what was done before, and is answered once more by a batch that writes nothing, be as durable as is promised: it may
+    /// not have been when it was answered first.
+    async fn confirm(&self, namespace: &Namespace, run: &Run) -> Result<(), StoreError> {
+        if run.tells_what_was_done() {
+            self.backend.confirm(&namespace.name).await?;
+        }
+        Ok(())
     }
 
     /// Reads what a batch needs, once the leases that it has to do with and that are due have ended.

@@ -45,6 +45,8 @@ impl Store {
                 Check::ToDo { tip, valid_until_ms, record } => (tip, valid_until_ms, record),
             };
             if tip.usage.keys == 0 {
+                // Because this was done before, perhaps.
+                self.backend.confirm(&namespace.name).await?;
                 let reply = Reply::Cleared(0);
                 return Ok(Answer { revision: tip.revision, time_ms: tip.time_ms, reply });
             }
@@ -84,6 +86,9 @@ impl Store {
             };
             if let Some(tip) = self.backend.delete(&namespace.name, at, valid_until_ms).await? {
                 *namespace.kept.lock() = None;
+                if tip.lineage.is_none() {
+                    self.backend.confirm(&namespace.name).await?;
+                }
                 let reply = Reply::NamespaceDeleted(tip.lineage.is_some());
                 return Ok(Answer { revision: tip.revision, time_ms: tip.time_ms, reply });
             }
@@ -103,6 +108,7 @@ impl Store {
         let Tip { revision, time_ms, .. } = loaded.tip;
         let (run, commit) = loaded.run(self, namespace, &batch, None);
         let valid_until_ms = commit.valid_until_ms;
+        self.confirm(namespace, &run).await?;
         let outcome = run.outcomes(&[], revision, time_ms).pop();
         match outcome.transpose()? {
             Some(answer) if !matches!(answer.reply, Reply::BatchDelete(_)) => {
