@@ -171,10 +171,11 @@ impl Store {
                         yield LockWatchItem::Born { lineage };
                     }
                     let events = query.events(&batch.changes, have, &seen);
-                    if !events.is_empty() {
+                    if let Some(last) = events.last() {
+                        let told_ms = last.time_ms;
                         let events = store.with_leases(&namespace, events).await?;
                         yield LockWatchItem::Events { events, through: batch.through };
-                        silence.end(&store);
+                        silence.end(&store, told_ms);
                     }
                 }
                 let through = follower.have.max(told_through);

@@ -172,9 +172,10 @@ impl Store {
                         yield WatchItem::Born { lineage };
                     }
                     let changes = query.filter(&batch, have);
-                    if !changes.is_empty() {
+                    if let Some(last) = changes.places().last() {
+                        let told_ms = changes.at(*last).change.time_ms;
                         yield WatchItem::Changes { changes, through: batch.through };
-                        silence.end(&store);
+                        silence.end(&store, told_ms);
                     }
                 }
                 if let Some(progress) = silence.progress(&store, &namespace, follower.have).await? {

@@ -25,13 +25,16 @@ pub(in crate::store) struct Silence {
     longest: Duration,
     over: BoxFuture<'static, ()>,
     is_over: bool,
+    /// The time of what was told last.
+    told_ms: i64,
     /// Where the namespace stood at the last progress, if the watch had not come so far.
     owed: Option<Tip>,
 }
 
 impl Silence {
     pub fn new(store: &Store, longest: Duration) -> Self {
-        Self { longest, over: sleep(store, longest), is_over: false, owed: None }
+        let over = sleep(store, longest);
+        Self { longest, over, is_over: false, told_ms: i64::MIN, owed: None }
     }
 
     /// Resolves when it has lasted too long. Losing the future loses nothing.
@@ -42,9 +45,10 @@ impl Silence {
         }
     }
 
-    /// Begins anew, as something has been told.
-    pub fn end(&mut self, store: &Store) {
+    /// Begins anew, as something of this time has been told.
+    pub fn end(&mut self, store: &Store, told_ms: i64) {
         (self.over, self.is_over) = (sleep(store, self.longest), false);
+        self.told_ms = self.told_ms.max(told_ms);
     }
 
     /// What is to be said by a watch that stands at `through`. One that has not come so far as the namespace says so, and
@@ -64,9 +68,9 @@ impl Silence {
         } else {
             return Ok(None);
         };
-        self.end(store);
+        self.end(store, tip.time_ms);
         let newest = tip.revision.max(through);
-        Ok(Some(Progress { through, newest, time_ms: tip.time_ms }))
+        Ok(Some(Progress { through, newest, time_ms: self.told_ms }))
     }
 }
 
