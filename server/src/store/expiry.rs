@@ -21,8 +21,8 @@ use crate::backend::{DueElsewhere, NamespaceName};
 const BATCH: usize = 1000;
 /// How many namespaces are looked at in one step.
 const NAMESPACES_STEP: usize = 1000;
-/// How many namespaces are worked on at once.
-const CONCURRENCY: usize = 64;
+/// How many namespaces are worked on at once: more than are likely to have something due in a store that does not answer.
+const CONCURRENCY: usize = 256;
 /// The longest sleep: a clock that was set must not be noticed much later.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How long a namespace is left alone after a failure, and the longest, after several in a row.
@@ -96,7 +96,7 @@ impl Deadlines {
     }
 }
 
-/// What is under way. One namespace whose store does not answer holds up none of the others.
+/// What is under way. Namespaces whose store does not answer hold up none of the others, unless they are too many.
 type Work = FuturesUnordered<BoxFuture<'static, ()>>;
 
 /// Removes what is due for ever.
