@@ -11,10 +11,12 @@ use std::{
     thread,
 };
 
+use parking_lot::Mutex;
+
 use super::{
     layer::{FileLayer, Output},
     line::{self, Header},
-    names::{Kind, Name},
+    names::{Kind, LOCK, Name},
 };
 
 /// How much is copied and made durable at once.
@@ -26,14 +28,20 @@ pub struct Backups {
     directory: PathBuf,
     /// How many are kept.
     keep: usize,
-    is_copying: AtomicBool,
+    queue: Mutex<Queue>,
     is_over: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    is_copying: bool,
+    /// The snapshot that is copied next, with its number.
+    next: Option<(Box<dyn Read + Send>, u64)>,
 }
 
 impl Backups {
     pub fn new(layer: Arc<dyn FileLayer>, directory: PathBuf, keep: usize) -> Self {
-        let (is_copying, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { layer, directory, keep, is_copying, is_over }
+        Self { layer, directory, keep, queue: Mutex::default(), is_over: AtomicBool::new(false) }
     }
 
     /// Gives up what is being copied, as the server stops.
@@ -41,38 +49,60 @@ impl Backups {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
-    /// Begins to copy a snapshot, which may be replaced meanwhile.
+    /// Has a snapshot copied, which may be replaced meanwhile. While another is being copied it waits, unless a later one comes.
     pub fn begin(self: &Arc<Self>, snapshot: Box<dyn Read + Send>, number: u64) {
-        if self.is_copying.swap(true, Ordering::Relaxed) {
+        let mut queue = self.queue.lock();
+        if queue.next.replace((snapshot, number)).is_some() {
             let directory = self.directory.display();
-            tracing::error!(%directory, "no copy is kept of this snapshot: the last is still being copied");
+            tracing::warn!(%directory, "a snapshot is not copied, for it took longer to copy the one before it");
+        }
+        if queue.is_copying {
             return;
         }
         let backups = self.clone();
-        let begun = thread::Builder::new().name("backup".into()).spawn(move || {
-            let kept = backups.keep(snapshot, number);
-            backups.is_copying.store(false, Ordering::Relaxed);
-            if let Err(error) = kept {
-                backups.failed(&error);
+        let begun = thread::Builder::new().name("backup".into()).spawn(move || backups.run());
+        match begun {
+            Ok(_) => queue.is_copying = true,
+            Err(error) => self.log_failure(&error),
+        }
+    }
+
+    /// Copies what is waiting.
+    fn run(&self) {
+        loop {
+            let next = {
+                let mut queue = self.queue.lock();
+                queue.is_copying = queue.next.is_some();
+                queue.next.take()
+            };
+            let Some((snapshot, number)) = next else {
+                return;
+            };
+            if let Err(error) = self.add(snapshot, number) {
+                self.log_failure(&error);
             }
-        });
-        if let Err(error) = begun {
-            self.is_copying.store(false, Ordering::Relaxed);
-            self.failed(&error);
         }
     }
 
     /// Tells that no copy could be kept.
-    pub fn failed(&self, error: &io::Error) {
+    pub fn log_failure(&self, error: &io::Error) {
         let directory = self.directory.display();
         tracing::error!(%error, %directory, "no copy of the snapshot could be kept");
     }
 
-    /// Keeps a copy, and removes what is too many.
-    fn keep(&self, snapshot: Box<dyn Read + Send>, number: u64) -> io::Result<()> {
+    /// Adds a copy, and removes those that are too many.
+    fn add(&self, snapshot: Box<dyn Read + Send>, number: u64) -> io::Result<()> {
         self.layer.make_directory(&self.directory)?;
-        let (whole, torn): (Vec<_>, _) =
-            self.names()?.into_iter().partition(|name| name.kind == Kind::Snapshot);
+        let files = self.layer.list(&self.directory)?;
+        if files.iter().any(|file| file == LOCK) {
+            // With copies beside it, it would not be whole.
+            let problem = "the state of a server is there: set `backup_dir` to another directory";
+            return Err(io::Error::other(problem));
+        }
+        let mut names: Vec<_> = files.iter().filter_map(|file| Name::parse(file)).collect();
+        names.sort();
+        let (whole, torn): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| name.kind == Kind::Snapshot);
         for left in torn.into_iter().filter(|name| name.kind == Kind::Temporary) {
             self.layer.remove(&self.path(left))?;
         }
@@ -118,14 +148,6 @@ impl Backups {
             copy.sync()?;
             snapshot.consume(bytes);
         }
-    }
-
-    /// The files that are there, in the order of their numbers.
-    fn names(&self) -> io::Result<Vec<Name>> {
-        let files = self.layer.list(&self.directory)?;
-        let mut names: Vec<_> = files.iter().filter_map(|file| Name::parse(file)).collect();
-        names.sort();
-        Ok(names)
     }
 
     fn path(&self, name: Name) -> PathBuf {

@@ -95,10 +95,8 @@ impl Files {
         layer.make_directory(directory).map_err(|error| io_error(directory, error))?;
         let lock = lock(&*layer, directory)?;
         let backups = options.backup_directory.as_ref().map(|directory| {
-            check_is_for_copies(&*layer, directory)?;
-            Ok(Backups::new(layer.clone(), directory.clone(), options.backups as usize).into())
+            Backups::new(layer.clone(), directory.clone(), options.backups as usize).into()
         });
-        let backups = backups.transpose()?;
         Ok(Self {
             layer,
             options,
@@ -273,17 +271,6 @@ fn lock(layer: &dyn FileLayer, directory: &Path) -> Result<Box<dyn Any + Send>, 
         place: directory.display().to_string(),
         owner: format!("the process {}", owner.trim()),
     })
-}
-
-/// Where state is kept no copies go: with them it would not be whole.
-fn check_is_for_copies(layer: &dyn FileLayer, directory: &Path) -> Result<(), LoadError> {
-    // One that is not there is made for the first copy.
-    let files = layer.list(directory).unwrap_or_default();
-    if files.iter().any(|file| file == LOCK) {
-        let error = io::Error::other("it has the state of a server: set `backup_dir` to another");
-        return Err(io_error(directory, error));
-    }
-    Ok(())
 }
 
 impl Journal for Files {

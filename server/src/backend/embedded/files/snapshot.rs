@@ -113,7 +113,7 @@ impl SnapshotWriter for Snapshot {
         if let Some(backups) = &self.backups {
             match self.layer.read(&to) {
                 Ok(snapshot) => backups.begin(snapshot, self.number),
-                Err(error) => backups.failed(&error),
+                Err(error) => backups.log_failure(&error),
             }
         }
         Ok(())
