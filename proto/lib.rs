@@ -5,6 +5,7 @@
 pub mod codec;
 pub mod lines;
 pub mod one_task;
+pub mod whole_file;
 
 /// Package `holdfast.v1`.
 pub mod v1 {

@@ -13,14 +13,15 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tokio::{
     fs::File,
-    io::{AsyncBufRead, AsyncWrite, BufReader, BufWriter, stdin, stdout},
+    io::{AsyncBufRead, BufReader, BufWriter, stdin, stdout},
 };
 
 use crate::{Session, Verdict, failure::Failure};
 
 pub const EXPORT_HELP: &str = "\
 Writes lines of JSON: settings, leases, locks with their holds, and entries, each namespace as of one
-revision. History, answers kept for retries and calls that wait for locks stay behind.
+revision. History, answers kept for retries and calls that wait for locks stay behind. A file is replaced
+only once all is written.
 
   holdfast export > state.jsonl
   holdfast export | holdfast --addr http://other:4653 import -";
@@ -55,7 +56,11 @@ pub async fn export(session: &mut Session, args: ExportArgs) -> Result<Verdict, 
     }
     let bar = Bar::new("exported");
     let export = export.progress(bar.teller());
-    let done = export.write_to(output(&args.file).await?).await.map_err(of_output)?;
+    let done = match args.file.as_str() {
+        "-" => export.write_to(BufWriter::new(stdout())).await,
+        file => export.write_to_file(file).await,
+    };
+    let done = done.map_err(|error| unwritten(&args.file, error))?;
     bar.end();
     if done.namespaces < expected {
         session.out.remark("a namespace that was named does not exist, and was left out")?;
@@ -201,15 +206,6 @@ fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-async fn output(file: &str) -> Result<Box<dyn AsyncWrite + Unpin>, Failure> {
-    if file == "-" {
-        return Ok(Box::new(BufWriter::new(stdout())));
-    }
-    let made = File::create(file).await;
-    let made = made.map_err(|error| Failure::io(format!("cannot write {file}"), error))?;
-    Ok(Box::new(BufWriter::new(made)))
-}
-
 async fn input(file: &str) -> Result<Box<dyn AsyncBufRead + Unpin>, Failure> {
     if file == "-" {
         return Ok(Box::new(BufReader::new(stdin())));
@@ -219,10 +215,10 @@ async fn input(file: &str) -> Result<Box<dyn AsyncBufRead + Unpin>, Failure> {
     Ok(Box::new(BufReader::with_capacity(1 << 20, opened)))
 }
 
-/// Whoever reads the output may have had enough.
-fn of_output(error: Error) -> Failure {
+fn unwritten(file: &str, error: Error) -> Failure {
     match error {
-        Error::Io { source, .. } => Failure::Output(source),
+        Error::Io { source, .. } if file == "-" => Failure::Output(source),
+        Error::Io { source, .. } => Failure::io(format!("cannot write {file}"), source),
         error => error.into(),
     }
 }

@@ -1,15 +1,18 @@
 //! Whole namespaces, taken out of a server and put into one.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use futures::{TryStreamExt as _, stream};
 use holdfast_proto::{
     lines,
     v1::{self, transfer_part::Part},
+    whole_file::WholeFile,
 };
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    fs::File,
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _, BufWriter},
     sync::mpsc,
+    task::spawn_blocking,
 };
 
 use crate::{
@@ -75,7 +78,8 @@ type Watcher = Box<dyn FnMut(&TransferProgress) + Send>;
 
 impl Client {
     /// Exports namespaces, all unless some are named: settings, leases, locks with their holds, and entries; each
-    /// namespace as of one revision of its own. End it with [`write_to`](Export::write_to).
+    /// namespace as of one revision of its own. End it with [`write_to`](Export::write_to) or
+    /// [`write_to_file`](Export::write_to_file).
     pub fn export(&self) -> Export {
         Export { client: self.clone(), namespaces: Vec::new(), progress: None }
     }
@@ -133,6 +137,27 @@ impl Export {
         written(out.flush().await)?;
         Ok(course.progress.total)
     }
+
+    /// Writes the lines to a file, which takes the place of one that is there once it is whole: until then, and where this
+    /// fails or is given up, that stays as it was. What is there and is no file, such as a pipe, is written straight into.
+    ///
+    /// # Errors
+    /// Those of [`write_to`](Export::write_to).
+    pub async fn write_to_file(self, path: impl Into<PathBuf>) -> Result<Transferred, Error> {
+        let path = path.into();
+        // A pipe opens only once somebody reads it.
+        let whole = written(blocking(|| WholeFile::create(path)).await)?;
+        let file = File::from_std(written(whole.file().try_clone())?);
+        let done = self.write_to(BufWriter::new(file)).await?;
+        written(blocking(|| whole.finish()).await)?;
+        Ok(done)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    spawn_blocking(work).await?
 }
 
 /// An import; made by [`Client::import`].
@@ -270,6 +295,6 @@ fn malformed(error: lines::LineError) -> Error {
     Error::Malformed { line, problem }
 }
 
-fn written(result: io::Result<()>) -> Result<(), Error> {
+fn written<T>(result: io::Result<T>) -> Result<T, Error> {
     result.map_err(|source| Error::Io { what: "the file cannot be written", source })
 }

@@ -62,6 +62,24 @@ fn an_export_is_lines_that_people_can_read() {
 }
 
 #[test]
+fn an_export_that_fails_leaves_the_file_as_it_was() {
+    let cli = Cli::new("export_fails");
+    let path = file("former.jsonl", "the former\n");
+    let done = cli.run(&["--addr", "http://127.0.0.1:1", "export", &path]);
+    assert_eq!(done.status, 3, "{done:?}");
+    assert_eq!(fs::read_to_string(&path).expect("it is there"), "the former\n");
+    assert!(!fs::exists(format!("{path}.tmp")).expect("one can look"));
+}
+
+#[test]
+fn an_export_goes_straight_into_what_is_no_file() {
+    let cli = furnish("export_pipe");
+    let done = cli.run(&["export", "/dev/stdout"]);
+    assert_eq!(done.status, 0, "{done:?}");
+    assert!(done.stdout.contains("\n{\"holdfast\":\"end\",\"namespaces\":1}\n"), "{done:?}");
+}
+
+#[test]
 fn an_import_brings_back_what_an_export_wrote() {
     let cli = furnish("import");
     let copy = Cli::new("import_copy");

@@ -1,13 +1,12 @@
 //! `holdfastd export`.
 
 use std::{
-    fs::File,
     io::{self, Write},
     sync::Arc,
 };
 
 use futures::{StreamExt as _, future::Either};
-use holdfast_proto::{lines, v1::transfer_part::Part};
+use holdfast_proto::{lines, v1::transfer_part::Part, whole_file::WholeFile};
 
 use super::{OfflineError, failed};
 use crate::{backend::NamespaceName, rpc::transfer, store::Store};
@@ -29,7 +28,11 @@ pub async fn export(
         false => Either::Right(transfer::export(store, names).boxed()),
     };
     let unwritten = |error| failed(format!("cannot write {file}"), error);
-    let mut out = output(file).map_err(unwritten)?;
+    let whole = (file != "-").then(|| WholeFile::create(file)).transpose().map_err(unwritten)?;
+    let mut out: Box<dyn Write + Send + '_> = match &whole {
+        Some(whole) => Box::new(whole.file()),
+        None => Box::new(io::stdout()),
+    };
     let (mut writer, mut buffer) = (lines::Writer::new(), Vec::new());
     let (mut namespaces, mut entries) = (0, 0);
     while let Some(part) = parts.next().await {
@@ -44,13 +47,8 @@ pub async fn export(
     }
     writer.finish(&mut buffer);
     out.write_all(&buffer).and_then(|()| out.flush()).map_err(unwritten)?;
+    drop(out);
+    whole.map_or(Ok(()), WholeFile::finish).map_err(unwritten)?;
     tracing::info!(namespaces, entries, "exported");
     Ok(())
-}
-
-fn output(file: &str) -> io::Result<Box<dyn Write + Send>> {
-    Ok(match file {
-        "-" => Box::new(io::stdout()),
-        file => Box::new(File::create(file)?),
-    })
 }

@@ -121,6 +121,20 @@ async fn one_namespace_is_exported_if_named() {
     assert!(error.contains("there is no namespace \"m\""), "{error}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn an_export_that_fails_leaves_the_file_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(&directory.path().join("state.jsonl"), "the former\n");
+    // As on a disk that is full: no file may get longer.
+    let export =
+        holdfastd(&["export", &file, "--backend", "memory:"]).after("trap '' XFSZ; ulimit -f 0");
+    let error = export.refused(1).await;
+    assert!(error.contains(&format!("cannot write {file}: ")), "{error}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "the former\n");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left");
+}
+
 #[tokio::test]
 async fn compacting_keeps_what_is_there() {
     let (directory, url) = stored().await;
