@@ -29,7 +29,7 @@ Exit status:
   0  done
   1  the answer is no: a key is missing, a condition or compare does not hold, a lock is taken or lost
   2  wrong usage, or the server refuses the request as it is
-  3  any other error; nobody answers, for example
+  3  any other error; nobody answers, for example, or nobody reads what came of a write or an export
   `lock` has statuses of its own: see its help.
 
 Output:
@@ -159,6 +159,27 @@ impl Command {
     /// failure has its own.
     pub fn own_status(&self) -> Option<u8> {
         matches!(self, Command::Lock(_)).then_some(lock::OWN_STATUS)
+    }
+
+    /// Whether all is well where nobody reads the output to its end: nothing was done that has to be told.
+    pub fn only_reads(&self) -> bool {
+        match self {
+            Command::Get(_)
+            | Command::Exists(_)
+            | Command::Ttl(_)
+            | Command::List(_)
+            | Command::Count(_)
+            | Command::History(_)
+            | Command::Mget(_)
+            | Command::Watch(_)
+            | Command::Locks(_)
+            | Command::Stats
+            | Command::Info => true,
+            Command::Elect(args) => args.only_reads(),
+            Command::Lease(command) => command.only_reads(),
+            Command::Ns(command) => command.only_reads(),
+            _ => false,
+        }
     }
 
     /// The namespace to work in where none is named.

@@ -44,6 +44,12 @@ pub struct ElectArgs {
     owner: OwnerArgs,
 }
 
+impl ElectArgs {
+    pub fn only_reads(&self) -> bool {
+        self.listen
+    }
+}
+
 pub async fn elect(session: &mut Session, args: ElectArgs) -> Result<Verdict, Failure> {
     let mut signals = Signals::listen()?;
     let election = session.namespace.election(&args.name);

@@ -30,6 +30,12 @@ pub enum LeaseCommand {
     List,
 }
 
+impl LeaseCommand {
+    pub fn only_reads(&self) -> bool {
+        matches!(self, LeaseCommand::Get(_) | LeaseCommand::List)
+    }
+}
+
 pub async fn lease(session: &mut Session, command: LeaseCommand) -> Result<Verdict, Failure> {
     match command {
         LeaseCommand::Grant(args) => grant(session, args).await,

@@ -73,12 +73,13 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let report = Report::new(&cli);
     let own_status = cli.command.own_status();
+    let only_reads = cli.command.only_reads();
     match run(cli).await {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,
         Ok(Verdict::No) => ExitCode::from(1),
         Ok(Verdict::Status(status)) => ExitCode::from(status),
         // The reader has had enough: `holdfast list | head`.
-        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) if only_reads && failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             report.print(&failure);
             ExitCode::from(failure.status(own_status))

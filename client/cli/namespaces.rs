@@ -33,6 +33,12 @@ pub enum NsCommand {
     Delete(RemoveArgs),
 }
 
+impl NsCommand {
+    pub fn only_reads(&self) -> bool {
+        matches!(self, NsCommand::List(_) | NsCommand::Show(_))
+    }
+}
+
 pub async fn ns(session: &mut Session, command: NsCommand) -> Result<Verdict, Failure> {
     match command {
         NsCommand::List(args) => list(session, args).await,

@@ -133,6 +133,18 @@ fn state_goes_through_a_pipe_to_another_server() {
 }
 
 #[test]
+fn an_export_that_is_not_read_to_its_end_has_failed() {
+    let cli = furnish("export_unread");
+    let done = cli.run_unread(&["export"]);
+    assert_eq!(done.status, 3, "{done:?}");
+    assert!(done.stderr.starts_with("holdfast: cannot write the output: "), "{done:?}");
+    // Who only looks may look away.
+    let done = cli.run_unread(&["list"]);
+    assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{done:?}");
+    assert_eq!(cli.run_unread(&["incr", "n"]).status, 3);
+}
+
+#[test]
 fn all_namespaces_go_into_one_file() {
     let other = format!("http://{}", fixture::start());
     let cli = Cli::new("all");

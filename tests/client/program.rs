@@ -3,7 +3,7 @@
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{LazyLock, mpsc},
     thread,
 };
@@ -46,12 +46,16 @@ impl Cli {
         let mut stdin = child.stdin.take().expect("it has an input");
         stdin.write_all(input).expect("it reads its input");
         drop(stdin);
-        let output = child.wait_with_output().expect("it ends");
-        Done {
-            status: output.status.code().expect("it is not killed"),
-            stdout: String::from_utf8(output.stdout).expect("it prints UTF-8"),
-            stderr: String::from_utf8(output.stderr).expect("it prints UTF-8"),
-        }
+        done(child.wait_with_output().expect("it ends"))
+    }
+
+    /// Runs it with a standard output that nobody reads any more.
+    pub fn run_unread(&self, args: &[&str]) -> Done {
+        let (reader, output) = io::pipe().expect("a pipe can be made");
+        drop(reader);
+        let mut command = self.command(args);
+        command.stdin(Stdio::null()).stdout(output);
+        done(command.output().expect("holdfast runs"))
     }
 
     /// Runs it and expects this on the standard output, with the status 0.
@@ -99,7 +103,7 @@ impl Cli {
         Running::new(self.command(args))
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(HOLDFAST.as_path());
         command
             .args(args)
@@ -111,6 +115,14 @@ impl Cli {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
+    }
+}
+
+fn done(output: Output) -> Done {
+    Done {
+        status: output.status.code().expect("it is not killed"),
+        stdout: String::from_utf8(output.stdout).expect("it prints UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("it prints UTF-8"),
     }
 }
 
