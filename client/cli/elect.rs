@@ -100,8 +100,12 @@ async fn lead(
     signals: &mut Signals,
 ) -> Result<Verdict, Failure> {
     let token = leadership.token().get();
-    session.out.print(&ElectedShape { elected: true, name, token })?;
-    session.out.flush()?;
+    let told = session.out.print(&ElectedShape { elected: true, name, token });
+    if let Err(failure) = told.and_then(|()| session.out.flush()) {
+        // Nobody knows of it. Where this fails, the TTL ends it.
+        let _ = leadership.resign().await;
+        return Err(failure);
+    }
     let lost = |loss: &dyn fmt::Display| {
         Failure::Lost(format!("the election {name:?} was lost after it was won: {loss}"))
     };

@@ -96,18 +96,26 @@ async fn stay(
     hold: LockGuard,
     signals: &mut Signals,
 ) -> Result<Verdict, Failure> {
-    if session.out.is_json() {
-        session.out.json(&HeldShape { acquired: true, lock: LockShape::new(&hold.info()) })?;
-    } else {
-        session.out.line(&hold.token().to_string())?;
+    if let Err(failure) = tell_held(session, &hold) {
+        // Nobody knows of it. Where this fails, the TTL ends the hold.
+        let _ = hold.release().await;
+        return Err(failure);
     }
-    session.out.flush()?;
     tokio::select! {
         loss = hold.lost() => return Err(lost(hold.name(), &loss)),
         _ = signals.next() => {}
     }
     session.release(hold).await?;
     Ok(Verdict::Yes)
+}
+
+fn tell_held(session: &mut Session, hold: &LockGuard) -> Result<(), Failure> {
+    if session.out.is_json() {
+        session.out.json(&HeldShape { acquired: true, lock: LockShape::new(&hold.info()) })?;
+    } else {
+        session.out.line(&hold.token().to_string())?;
+    }
+    session.out.flush()
 }
 
 /// Runs the command, and gives the lock up when it has ended and not before.

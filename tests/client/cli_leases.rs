@@ -146,6 +146,15 @@ fn a_leader_that_is_deposed_says_so() {
     assert!(rest[0].contains("was lost") && rest[0].contains("enough"), "{rest:?}");
 }
 
+#[test]
+fn a_leader_that_cannot_tell_of_it_resigns() {
+    let cli = Cli::new("elect_unread");
+    let done = cli.run_unread(&["elect", "e", "here"]);
+    assert_eq!(done.status, 3, "{done:?}");
+    assert!(done.stderr.starts_with("holdfast: cannot write the output: "), "{done:?}");
+    cli.ok(&["locks"], "");
+}
+
 /// Runs what prints the id of a lease.
 #[track_caller]
 fn granted(cli: &Cli, args: &[&str]) -> String {

@@ -137,6 +137,15 @@ fn signals_are_passed_on_and_the_lock_is_released_afterwards() {
 }
 
 #[test]
+fn a_lock_that_cannot_be_told_of_is_released() {
+    let cli = Cli::new("lock_unread");
+    let done = cli.run_unread(&["lock", "a"]);
+    assert_eq!(done.status, 125, "{done:?}");
+    assert!(done.stderr.starts_with("holdfast: cannot write the output: "), "{done:?}");
+    assert_free(&cli);
+}
+
+#[test]
 fn a_command_is_ended_when_its_lock_is_lost() {
     let cli = Cli::new("lock_lost");
     let running = cli.start(&["lock", "a", "--ttl", "10s", "--", "sh", "-c", TRAPS]);
