@@ -112,9 +112,10 @@ async fn keepalive(session: &mut Session, args: KeepaliveArgs) -> Result<Verdict
 
 async fn keep(session: &mut Session, args: &KeepaliveArgs) -> Result<Verdict, Failure> {
     let mut alive_until = None;
+    let mut limit = session.timeout;
     loop {
         let asked = Instant::now();
-        match session.namespace.keep_alive_once(args.id).await {
+        match session.namespace.keep_alive_once(args.id).timeout(limit).await {
             Ok(lease) => {
                 session.out.print(&LeaseShape::new(&lease))?;
                 session.out.flush()?;
@@ -122,10 +123,15 @@ async fn keep(session: &mut Session, args: &KeepaliveArgs) -> Result<Verdict, Fa
                     return Ok(Verdict::Yes);
                 }
                 alive_until = asked.checked_add(lease.ttl);
+                // A late answer leaves time to ask again.
+                limit = session.timeout.min(lease.ttl / 3);
                 time::sleep_until(asked + lease.ttl / 3).await;
             }
-            // It lives on for a while without an answer: the next may come in time.
-            Err(error) if error.is_transient() && alive_until > Some(Instant::now()) => {
+            // It lives on for a while without an answer: the next may come in time. To do it twice does no harm.
+            Err(error)
+                if (error.is_transient() || error.outcome_unknown())
+                    && alive_until > Some(Instant::now()) =>
+            {
                 session.out.remark(format_args!("asking again: {error}"))?;
                 time::sleep(RETRY_PAUSE).await;
             }

@@ -26,7 +26,7 @@ mod txn;
 mod watch;
 mod write;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use holdfast_client::{Client, ClientBuilder, Namespace, Raw, Tls};
@@ -64,6 +64,8 @@ struct Session {
     /// Values are bytes of any content type; unless told, the command line does not say what they are.
     namespace: Namespace<Raw>,
     out: Output,
+    /// How long a call may take.
+    timeout: Duration,
     /// What a command that is run needs to reach the same server.
     environment: Vec<(&'static str, String)>,
 }
@@ -97,6 +99,7 @@ async fn run(cli: Cli) -> Result<Verdict, Failure> {
         client,
         builder,
         out: Output::new(cli.globals.output),
+        timeout: cli.globals.timeout,
         environment: environment(&cli.globals, name),
     };
     let verdict = dispatch(&mut session, cli.command).await?;

@@ -6,8 +6,9 @@ use holdfast_client::LeaseId;
 use serde_json::json;
 
 use crate::{
-    fixture::with_namespace,
+    fixture::{self, with_namespace},
     program::{Cli, parse, tidy},
+    proxy::Proxy,
 };
 
 #[test]
@@ -70,6 +71,28 @@ fn a_lease_is_kept_alive_until_a_signal() {
         let once = granted(&cli, &["lease", "grant", "1h"]);
         let kept = cli.json_line(&["lease", "keepalive", &once, "--once"], 0);
         assert_eq!(kept["ttl_ms"], 3_600_000);
+    });
+}
+
+#[test]
+fn a_lease_is_kept_alive_although_an_answer_is_late() {
+    with_namespace("lease_late", async |ns| {
+        let cli = Cli { namespace: ns.name().to_owned() };
+        let proxy = Proxy::to(fixture::shared()).await;
+        let lease = ns.grant_lease(Duration::from_secs(9)).id(LeaseId::new(7));
+        lease.await.expect("granted").detach();
+        let addr = format!("http://{}", proxy.address);
+        // An answer that is waited for so long comes when the lease has ended.
+        let args = ["--addr", &addr, "--timeout", "1h", "lease", "keepalive", "7"];
+        let keeping = cli.start(&args);
+        assert!(keeping.line().starts_with("7\t"));
+        proxy.hold_back();
+        let told = keeping.line();
+        assert!(told.starts_with("holdfast: asking again: "), "{told}");
+        proxy.let_go();
+        assert!(keeping.line().starts_with("7\t"));
+        keeping.interrupt();
+        assert_eq!(keeping.end().0.code(), Some(0));
     });
 }
 
