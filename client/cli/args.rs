@@ -1,8 +1,8 @@
 //! What can be said on the command line; the arguments of a command stand beside it in its module.
 
-use std::{env, time::Duration};
+use std::{env, process::ExitCode, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
     batch, bench, elect, failure::Failure, keys, lease, lock, locks, namespaces, parse, ranges,
@@ -23,6 +23,28 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
+
+impl Cli {
+    /// What was said; else the status to end with, after telling why.
+    pub fn read() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            // Where nobody reads it there is nobody to tell.
+            let _ = error.print();
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            ExitCode::from(if is_about_lock() { lock::OWN_STATUS } else { WRONG_USAGE })
+        })
+    }
+}
+
+/// Whether arguments that cannot be read are those of `lock`.
+fn is_about_lock() -> bool {
+    let read = Cli::command().ignore_errors(true).try_get_matches();
+    read.is_ok_and(|read| read.subcommand_name() == Some("lock"))
+}
+
+const WRONG_USAGE: u8 = 2;
 
 const HELP: &str = "\
 Exit status:

@@ -33,7 +33,8 @@ Ctrl-C or SIGTERM.
 Exit status:
   that of the command; 128 + N if the signal N has ended it
   1         another holds the lock (or --conflict-exit-code)
-  125       any other failure: nobody answers, say, or the command was ended because of the lock
+  125       any other failure: wrong usage, say, or nobody answers, or the command was ended because of the
+            lock
   126, 127  the command cannot be run, or is not there
   128 + N   the signal N came before the lock was granted";
 

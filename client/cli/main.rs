@@ -28,7 +28,6 @@ mod write;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Parser as _;
 use holdfast_client::{Client, ClientBuilder, Namespace, Raw, Tls};
 
 use args::{Cli, Command, Globals};
@@ -72,7 +71,10 @@ struct Session {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::read() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
     let report = Report::new(&cli);
     let own_status = cli.command.own_status();
     let only_reads = cli.command.only_reads();

@@ -25,10 +25,6 @@ fn wrong_usage_is_told_apart() {
         &["mset", "no-equals-sign"],
         &["set", "k", "v", "--guard", "report"],
         &["set", "k", "v", "--ttl", "1s", "--lease", "7"],
-        &["lock"],
-        &["lock", "a", "b"],
-        &["lock", "a", "--ttl", "soon"],
-        &["lock", "--wait", "a"],
         &["unlock", "a"],
         &["lease", "grant", "soon"],
         &["lease", "grant", "1s", "--id", "0"],
@@ -44,6 +40,24 @@ fn wrong_usage_is_told_apart() {
         assert!(output.stdout.is_empty(), "{args:?}");
         assert!(!output.stderr.is_empty(), "{args:?}");
     }
+}
+
+#[test]
+fn wrong_usage_of_lock_is_not_taken_for_the_status_of_its_command() {
+    for args in [
+        &["lock"][..],
+        &["lock", "a", "true"],
+        &["lock", "--wait", "a"],
+        &["lock", "a", "--ttl", "soon", "--", "true"],
+        &["-n", "other", "lock", "a", "--no-such-option", "--", "true"],
+    ] {
+        let output = holdfast(args);
+        assert_eq!(output.status.code(), Some(125), "{args:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert!(stderr(&output).starts_with("error: "), "{args:?}: {}", stderr(&output));
+    }
+    let output = holdfast(&["get", "lock", "--no-such-option"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }
 
 #[test]
