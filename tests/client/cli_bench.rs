@@ -93,18 +93,20 @@ fn keys_can_be_kept() {
 
 #[test]
 fn an_interrupted_load_is_told_and_removed() {
-    let cli = Cli::new("bench_interrupted");
-    let bench = cli.start(&["-o", "json", "bench", "--keys", "20", "--duration", "1h"]);
-    // Keys are there once the load is about to begin.
-    while cli.run(&["count"]).stdout != "20\n" {}
-    bench.interrupt();
-    let (status, lines) = bench.end();
-    // Interrupted before the load began, it has nothing to tell.
-    if let [line] = &lines[..] {
-        assert!(status.success(), "{line}");
-        assert!(line.contains("\"interrupted\":true"), "{line}");
+    for signal in ["INT", "TERM"] {
+        let cli = Cli::new("bench_interrupted");
+        let bench = cli.start(&["-o", "json", "bench", "--keys", "20", "--duration", "1h"]);
+        // Keys are there once the load is about to begin.
+        while cli.run(&["count"]).stdout != "20\n" {}
+        bench.signal(signal);
+        let (status, lines) = bench.end();
+        // Interrupted before the load began, it has nothing to tell.
+        if let [line] = &lines[..] {
+            assert!(status.success(), "{line}");
+            assert!(line.contains("\"interrupted\":true"), "{line}");
+        }
+        cli.ok(&["count"], "0\n");
     }
-    cli.ok(&["count"], "0\n");
 }
 
 #[test]

@@ -28,7 +28,7 @@ use self::{
     tally::Tally,
     watch::{Epoch, Fanout, Watchers},
 };
-use crate::{Session, Verdict, failure::Failure};
+use crate::{Session, Verdict, failure::Failure, process::Signals};
 
 pub use args::BenchArgs;
 
@@ -49,7 +49,7 @@ caller begins the next when the last has ended. Watchers, beside the callers, ar
 says how late events were there, from when their set was due.
 
 The namespace is holdfast-bench unless one is named. Keys and locks have a prefix that no other run has; they are
-removed at the end, also after Ctrl-C, and nothing else is touched. The status is 3 if calls failed.
+removed at the end, also after Ctrl-C or SIGTERM, and nothing else is touched. The status is 3 if calls failed.
 
   holdfast bench --mix get=90,set=10 --zipf 0.99 --duration 30s
   holdfast bench --mix set --rate 5000 --watchers 1000
@@ -61,7 +61,8 @@ const CALLS_FAILED: u8 = 3;
 pub async fn bench(session: &mut Session, args: Args) -> Result<Verdict, Failure> {
     args.check()?;
     let run = Run::new(session, args)?;
-    let mut interrupt = pin!(tokio::signal::ctrl_c());
+    let mut signals = Signals::listen()?;
+    let mut interrupt = pin!(signals.next());
     let report = tokio::select! {
         filled = run.fill() => match filled {
             Ok(()) => run.load(interrupt.as_mut()).await.map(Some),
