@@ -2,7 +2,10 @@
 
 use std::{env, process::ExitCode, time::Duration};
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    builder::Resettable,
+};
 
 use crate::{
     batch, bench, elect, failure::Failure, keys, lease, lock, locks, namespaces, parse, ranges,
@@ -27,7 +30,8 @@ pub struct Cli {
 impl Cli {
     /// What was said; else the status to end with, after telling why.
     pub fn read() -> Result<Self, ExitCode> {
-        Self::try_parse().map_err(|error| {
+        let read = grammar().try_get_matches();
+        read.and_then(|read| Self::from_arg_matches(&read)).map_err(|error| {
             // Where nobody reads it there is nobody to tell.
             let _ = error.print();
             if !error.use_stderr() {
@@ -38,9 +42,20 @@ impl Cli {
     }
 }
 
+/// What can be said. A variable that is empty says nothing.
+fn grammar() -> clap::Command {
+    Cli::command().mut_args(|arg| {
+        let value = arg.get_env().and_then(env::var_os);
+        match value.is_some_and(|value| value.is_empty()) {
+            true => arg.env(Resettable::Reset),
+            false => arg,
+        }
+    })
+}
+
 /// Whether arguments that cannot be read are those of `lock`.
 fn is_about_lock() -> bool {
-    let read = Cli::command().ignore_errors(true).try_get_matches();
+    let read = grammar().ignore_errors(true).try_get_matches();
     read.is_ok_and(|read| read.subcommand_name() == Some("lock"))
 }
 
@@ -66,6 +81,7 @@ Environment:
   HOLDFAST_NAMESPACE  the namespace, unless -n is given
   HOLDFAST_TOKEN      the token to show to the server
   HOLDFAST_CA         the certificates to trust, unless --ca is given
+  One that is empty is as good as none.
 
 Durations are written 500ms, 30s, 5m, 2h, 7d, or \"1h 30m\". Write -- before a key or value that begins
 with a dash.";

@@ -113,8 +113,7 @@ fn builder(cli: &Cli) -> Result<ClientBuilder, Failure> {
     let mut builder = Client::builder(&cli.globals.addr)
         .connect_timeout(cli.globals.timeout)
         .timeout(cli.globals.timeout);
-    // An empty variable says nothing.
-    if let Some(file) = cli.globals.ca.as_deref().filter(|file| !file.is_empty()) {
+    if let Some(file) = &cli.globals.ca {
         builder = builder.tls(Tls::new().ca_certificate(parse::file(file)?));
     }
     if let Some(token) = args::token()? {

@@ -170,6 +170,22 @@ fn mget_answers_in_the_order_asked() {
 }
 
 #[test]
+fn an_empty_variable_says_nothing() {
+    let cli = Cli::new("empty_variables");
+    let empty = ["HOLDFAST_ADDR", "HOLDFAST_NAMESPACE", "HOLDFAST_TOKEN", "HOLDFAST_CA"]
+        .map(|name| (name, ""));
+    let addr = format!("http://{}", crate::fixture::shared());
+    let args = ["--addr", &addr, "exists", "no such key"];
+    let done = cli.run_with_variables(&empty, &args);
+    assert_eq!((done.status, done.stdout.as_str()), (1, "false\n"), "{done:?}");
+    // Whether a server is at the usual address or not: that is where it is looked for.
+    let done = cli.run_with_variables(&empty, &["exists", "no such key"]);
+    assert!(done.status == 1 || done.stderr.contains("http://127.0.0.1:4653"), "{done:?}");
+    let done = cli.run(&["--addr", "", "exists", "no such key"]);
+    assert_eq!(done.status, 2, "what is said is not passed over: {done:?}");
+}
+
+#[test]
 fn what_the_server_refuses_is_wrong_usage() {
     let cli = Cli::new("refused");
     let done = cli.run(&["mset", "a=1", "a=2"]);

@@ -58,6 +58,13 @@ impl Cli {
         done(command.output().expect("holdfast runs"))
     }
 
+    /// Runs it with variables added to its environment.
+    pub fn run_with_variables(&self, variables: &[(&str, &str)], args: &[&str]) -> Done {
+        let mut command = self.command(args);
+        command.stdin(Stdio::null()).envs(variables.iter().copied());
+        done(command.output().expect("holdfast runs"))
+    }
+
     /// Runs it and expects this on the standard output, with the status 0.
     #[track_caller]
     pub fn ok(&self, args: &[&str], stdout: &str) {
