@@ -29,6 +29,7 @@ mod write;
 use std::{process::ExitCode, time::Duration};
 
 use holdfast_client::{Client, ClientBuilder, Namespace, Raw, Tls};
+use tokio::runtime::Runtime;
 
 use args::{Cli, Command, Globals};
 use failure::{Failure, Report};
@@ -69,8 +70,7 @@ struct Session {
     environment: Vec<(&'static str, String)>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(status) => return status,
@@ -78,7 +78,7 @@ async fn main() -> ExitCode {
     let report = Report::new(&cli);
     let own_status = cli.command.own_status();
     let only_reads = cli.command.only_reads();
-    match run(cli).await {
+    match started(cli) {
         Ok(Verdict::Yes) => ExitCode::SUCCESS,
         Ok(Verdict::No) => ExitCode::from(1),
         Ok(Verdict::Status(status)) => ExitCode::from(status),
@@ -89,6 +89,14 @@ async fn main() -> ExitCode {
             ExitCode::from(failure.status(own_status))
         }
     }
+}
+
+fn started(cli: Cli) -> Result<Verdict, Failure> {
+    let runtime = Runtime::new().map_err(|error| Failure::io("cannot start", error))?;
+    let verdict = runtime.block_on(run(cli));
+    // A thread that still waits for input would keep it from ending.
+    runtime.shutdown_background();
+    verdict
 }
 
 async fn run(cli: Cli) -> Result<Verdict, Failure> {

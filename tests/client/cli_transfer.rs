@@ -3,12 +3,14 @@
 use std::{
     fs,
     process::{Command, Stdio},
+    sync::mpsc,
+    thread,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
-    fixture,
+    fixture::{self, PATIENCE},
     program::{Cli, Done, HOLDFAST, file, parse, read_all},
 };
 
@@ -159,6 +161,18 @@ fn all_namespaces_go_into_one_file() {
     assert_eq!(done.stdout, "2 namespaces, 2 entries, 0 leases, 0 locks\n", "{done:?}");
     let text = fs::read_to_string(&path).expect("it was written");
     assert_eq!(text.lines().count(), 8, "{text}");
+}
+
+#[test]
+fn an_import_that_fails_does_not_wait_for_the_end_of_its_input() {
+    let args = ["--addr", "http://127.0.0.1:1", "import", "-"];
+    let mut import = Cli::new("import_open").command(&args).spawn().expect("it runs");
+    // Else it is closed by whoever waits.
+    let _input = import.stdin.take();
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || sender.send(import.wait().expect("it can be waited for")));
+    let status = ended.recv_timeout(PATIENCE).expect("it ends");
+    assert_eq!(status.code(), Some(3));
 }
 
 #[test]
