@@ -199,6 +199,11 @@ impl Command {
         matches!(self, Command::Lock(_)).then_some(lock::OWN_STATUS)
     }
 
+    /// Whether a lock may be left to be given up where it fails.
+    pub fn takes_locks(&self) -> bool {
+        matches!(self, Command::Lock(_) | Command::Elect(_))
+    }
+
     /// Whether all is well where nobody reads the output to its end: nothing was done that has to be told.
     pub fn only_reads(&self) -> bool {
         match self {

@@ -29,7 +29,10 @@ mod write;
 use std::{process::ExitCode, time::Duration};
 
 use holdfast_client::{Client, ClientBuilder, Namespace, Raw, Tls};
-use tokio::runtime::Runtime;
+use tokio::{
+    runtime::{Handle, Runtime},
+    time,
+};
 
 use args::{Cli, Command, Globals};
 use failure::{Failure, Report};
@@ -93,10 +96,26 @@ fn main() -> ExitCode {
 
 fn started(cli: Cli) -> Result<Verdict, Failure> {
     let runtime = Runtime::new().map_err(|error| Failure::io("cannot start", error))?;
+    let takes_locks = cli.command.takes_locks();
     let verdict = runtime.block_on(run(cli));
+    if takes_locks {
+        runtime.block_on(given_up());
+    }
     // A thread that still waits for input would keep it from ending.
     runtime.shutdown_background();
     verdict
+}
+
+/// Waits a little for what goes on in the background: a lock that may have been granted is given up there.
+async fn given_up() {
+    let metrics = Handle::current().metrics();
+    let all = async {
+        while metrics.num_alive_tasks() > 0 {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // What is not given up by then stands until its TTL ends.
+    let _ = time::timeout(Duration::from_secs(1), all).await;
 }
 
 async fn run(cli: Cli) -> Result<Verdict, Failure> {

@@ -106,6 +106,20 @@ fn waiting_ends_by_a_signal_and_the_place_is_given_up() {
 }
 
 #[test]
+fn a_lock_that_may_have_been_granted_is_given_up() {
+    with_namespace("lock_late", async |ns| {
+        let cli = Cli { namespace: ns.name().to_owned() };
+        let proxy = Proxy::to(fixture::shared()).await;
+        proxy.hold_back();
+        let addr = format!("http://{}", proxy.address);
+        let args = ["--addr", &addr, "--timeout", "2s", "lock", "a", "--ttl", "1h", "--", "true"];
+        let (status, rest) = cli.start(&args).end();
+        assert_eq!(status.code(), Some(125), "{rest:?}");
+        wait_until(|| cli.run(&["locks"]).stdout.is_empty());
+    });
+}
+
+#[test]
 fn without_a_command_the_lock_is_held_until_a_signal() {
     let cli = Cli::new("lock_hold");
     let holder = cli.start(&["-o", "json", "lock", "a", "--ttl", "1m"]);
