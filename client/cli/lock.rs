@@ -12,7 +12,7 @@ use crate::{
     failure::Failure,
     locks::{LockShape, held_by},
     parse::{self, OwnerArgs},
-    process::{Process, Signal, Signals},
+    process::{Process, Signals, ended_by},
 };
 
 /// The status of what goes wrong without being the command's doing.
@@ -84,11 +84,6 @@ async fn ask(session: &Session, args: &LockArgs) -> Result<Acquired, Error> {
         Err(Error::LockTaken { holder }) => Ok(Acquired::Taken(*holder)),
         acquired => acquired.map(Acquired::Held),
     }
-}
-
-/// What a shell reports of a program that a signal has ended.
-fn ended_by(signal: Signal) -> u8 {
-    u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX)
 }
 
 /// Holds the lock until this program is asked to end.

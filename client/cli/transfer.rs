@@ -16,7 +16,11 @@ use tokio::{
     io::{AsyncBufRead, BufReader, BufWriter, stdin, stdout},
 };
 
-use crate::{Session, Verdict, failure::Failure};
+use crate::{
+    Session, Verdict,
+    failure::Failure,
+    process::{Signals, ended_by},
+};
 
 pub const EXPORT_HELP: &str = "\
 Writes lines of JSON: settings, leases, locks with their holds, and entries, each namespace as of one
@@ -43,7 +47,16 @@ pub struct ExportArgs {
     also: Vec<String>,
 }
 
+/// What is not whole is removed also where a signal ends it.
 pub async fn export(session: &mut Session, args: ExportArgs) -> Result<Verdict, Failure> {
+    let mut signals = Signals::listen()?;
+    tokio::select! {
+        verdict = write(session, args) => verdict,
+        signal = signals.next() => Ok(Verdict::Status(ended_by(signal))),
+    }
+}
+
+async fn write(session: &mut Session, args: ExportArgs) -> Result<Verdict, Failure> {
     let mut export = session.client.export();
     let mut expected = 0;
     if !args.all {

@@ -10,8 +10,9 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    fixture::{self, PATIENCE},
+    fixture::{self, PATIENCE, with_namespace},
     program::{Cli, Done, HOLDFAST, file, parse, read_all},
+    proxy::Proxy,
 };
 
 /// A namespace with something of everything.
@@ -71,6 +72,29 @@ fn an_export_that_fails_leaves_the_file_as_it_was() {
     assert_eq!(done.status, 3, "{done:?}");
     assert_eq!(fs::read_to_string(&path).expect("it is there"), "the former\n");
     assert!(!fs::exists(format!("{path}.tmp")).expect("one can look"));
+}
+
+#[test]
+fn an_export_that_a_signal_ends_leaves_nothing() {
+    with_namespace("export_signal", async |ns| {
+        let cli = Cli { namespace: ns.name().to_owned() };
+        let proxy = Proxy::to(fixture::shared()).await;
+        proxy.hold_back();
+        let path = file("ended.jsonl", "the former\n");
+        let unfinished = format!("{path}.tmp");
+        // A run that failed may have left it.
+        let _ = fs::remove_file(&unfinished);
+        let is_there = || fs::exists(&unfinished).expect("one can look");
+        let addr = format!("http://{}", proxy.address);
+        let export = cli.start(&["--addr", &addr, "--timeout", "1h", "export", &path]);
+        while !is_there() {
+            tokio::task::yield_now().await;
+        }
+        export.signal("TERM");
+        assert_eq!(export.end().0.code(), Some(143));
+        assert!(!is_there());
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), "the former\n");
+    });
 }
 
 #[test]

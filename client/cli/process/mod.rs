@@ -15,18 +15,23 @@ use std::{
 use tokio::time;
 
 #[cfg(not(unix))]
-pub use other::{Signal, Signals};
+pub use other::Signals;
 #[cfg(unix)]
-pub use unix::{Signal, Signals};
+pub use unix::Signals;
 
 #[cfg(not(unix))]
-use other::{Target, host, status_of_signal};
+use other::{Signal, Target, host, status_of_signal};
 #[cfg(unix)]
-use unix::{Target, host, status_of_signal};
+use unix::{Signal, Target, host, status_of_signal};
 
 /// Names this process among those of all machines.
 pub fn name() -> String {
     format!("{}:{}", host(), std::process::id())
+}
+
+/// What a shell reports of a program that a signal has ended.
+pub fn ended_by(signal: Signal) -> u8 {
+    u8::try_from(128 + signal.as_raw()).unwrap_or(u8::MAX)
 }
 
 /// A command that runs with the standard streams of this program.
