@@ -89,10 +89,7 @@ impl Attempts {
 
     /// What the failure of the only attempt there is says of a call.
     pub(crate) fn only_one(effect: Effect, failure: Failure) -> Error {
-        let now = Instant::now();
-        let mut attempts = Self::new(effect, 1, now, now);
-        attempts.lost = failure.may_be_applied();
-        attempts.verdict(failure.error)
+        verdict(effect, failure.may_be_applied(), failure.error)
     }
 
     /// How long to wait before the next attempt after this one has failed.
@@ -112,7 +109,7 @@ impl Attempts {
         if worth_it && self.left > 0 && in_time {
             return Ok(wait);
         }
-        Err(self.verdict(failure.error))
+        Err(verdict(self.effect, self.lost, failure.error))
     }
 
     /// Whether the call may be sent at this moment although it may have been run before.
@@ -122,18 +119,18 @@ impl Attempts {
             Effect::WritesUnrecorded => false,
         }
     }
+}
 
-    /// What the last error says of the call as a whole.
-    fn verdict(&self, error: Error) -> Error {
-        if self.effect == Effect::Reads || !self.lost || settles(&error) {
-            return error;
-        }
-        let message = match error {
-            Error::Unavailable { message, .. } | Error::OutcomeUnknown { message } => message,
-            other => other.to_string(),
-        };
-        Error::OutcomeUnknown { message }
+/// What the last error says of the call as a whole, where an attempt may have been run without an answer or not.
+fn verdict(effect: Effect, lost: bool, error: Error) -> Error {
+    if effect == Effect::Reads || !lost || settles(&error) {
+        return error;
     }
+    let message = match error {
+        Error::Unavailable { message, .. } | Error::OutcomeUnknown { message } => message,
+        other => other.to_string(),
+    };
+    Error::OutcomeUnknown { message }
 }
 
 /// Whether this answer to a write also tells that an earlier attempt of it was not applied: the server looks
