@@ -160,12 +160,7 @@ impl Store {
             }
             let mut silence = Silence::new(&store, query.progress_interval);
             loop {
-                let batch = tokio::select! {
-                    biased;
-                    batch = follower.next(&store) => Some(batch),
-                    () = silence.over() => None,
-                };
-                if let Some(batch) = batch.transpose()? {
+                if let Some(batch) = silence.next(&store, &mut follower).await? {
                     let have = follower.have;
                     if let Some(lineage) = follower.take(&batch) {
                         yield LockWatchItem::Born { lineage };

@@ -1,9 +1,10 @@
 //! When a watch that has nothing to tell says how far it has come.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
 
+use super::{Follower, hub::Batch};
 use crate::{
     backend::{Revision, Tip},
     store::{Store, error::StoreError, namespace::Namespace},
@@ -38,10 +39,23 @@ impl Silence {
     }
 
     /// Resolves when it has lasted too long. Losing the future loses nothing.
-    pub async fn over(&mut self) {
+    async fn over(&mut self) {
         if !self.is_over {
             (&mut self.over).await;
             self.is_over = true;
+        }
+    }
+
+    /// What comes next of the log; nothing when it has lasted too long. Losing the future loses nothing.
+    pub async fn next(
+        &mut self,
+        store: &Arc<Store>,
+        follower: &mut Follower,
+    ) -> Result<Option<Arc<Batch>>, StoreError> {
+        tokio::select! {
+            biased;
+            batch = follower.next(store) => batch.map(Some),
+            () = self.over() => Ok(None),
         }
     }
 
