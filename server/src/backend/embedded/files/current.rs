@@ -15,8 +15,6 @@ pub struct Current {
     synced: u64,
     /// Up to where it is filled, with blank lines after what was appended; 0: it ends there.
     filled: u64,
-    /// Whether something was appended that may not be durable.
-    pub unsynced: bool,
     pub condition: Condition,
 }
 
@@ -33,21 +31,18 @@ pub enum Condition {
 impl Current {
     /// One that ends with what was appended, so far.
     pub fn new(file: Box<dyn Output>, number: u64, length: u64) -> Self {
-        Self {
-            file,
-            number,
-            length,
-            synced: length,
-            filled: 0,
-            unsynced: false,
-            condition: Condition::Fit,
-        }
+        Self { file, number, length, synced: length, filled: 0, condition: Condition::Fit }
     }
 
     /// One that was filled.
     pub fn prepared(prepared: Prepared) -> Self {
         let Prepared { file, number, length, filled } = prepared;
         Self { filled, ..Self::new(file, number, length) }
+    }
+
+    /// Whether something was appended that may not be durable.
+    pub fn is_unsynced(&self) -> bool {
+        self.synced < self.length
     }
 
     /// Whether so much can be written without making it longer.
@@ -64,7 +59,6 @@ impl Current {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), AppendError> {
         let Err(error) = self.file.write(bytes) else {
             self.length += bytes.len() as u64;
-            self.unsynced = true;
             return Ok(());
         };
         match self.cut() {
@@ -86,7 +80,7 @@ impl Current {
         self.filled = 0;
         self.file.truncate(self.length)?;
         self.file.sync()?;
-        (self.synced, self.unsynced) = (self.length, false);
+        self.synced = self.length;
         Ok(())
     }
 
@@ -97,7 +91,7 @@ impl Current {
             self.condition = Condition::Abandoned;
             AppendError::Unknown(format!("the journal cannot be made durable: {error}"))
         })?;
-        (self.synced, self.unsynced) = (self.length, false);
+        self.synced = self.length;
         Ok(())
     }
 

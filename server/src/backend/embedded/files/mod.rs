@@ -169,7 +169,7 @@ impl Files {
 
     /// The lines of what is written at once: each that becomes durable together with the one before begins with a space.
     fn lines<'a>(&self, records: &'a [Pending], buffer: &'a mut Vec<u8>) -> &'a [u8] {
-        let mut goes_on = self.current.as_ref().is_some_and(|current| current.unsynced);
+        let mut goes_on = self.current.as_ref().is_some_and(Current::is_unsynced);
         match records {
             [Pending { encoded, .. }] if !goes_on => encoded,
             _ => {
@@ -223,8 +223,9 @@ impl Files {
             file.truncate(torn.length)?;
             file.sync()?;
         }
-        // A process that was killed may have left what is not durable yet, also in a journal before the last.
-        for number in &found.journals {
+        // A process that was killed may have left what is not durable yet, also in a journal before the current one.
+        let current = found.current.map(|(number, _)| number);
+        for number in found.journals.iter().filter(|number| Some(**number) != current) {
             self.layer.append(&self.path(Kind::Journal, *number))?.sync()?;
         }
         self.layer.sync_directory(&self.options.directory)?;
@@ -322,7 +323,7 @@ impl Journal for Files {
 
     fn sync(&mut self) -> Result<(), AppendError> {
         match &mut self.current {
-            Some(current) if current.unsynced => current.sync(),
+            Some(current) if current.is_unsynced() => current.sync(),
             _ => Ok(()),
         }
     }
