@@ -324,9 +324,11 @@ fn moved(image: &Image, commit: &Commit<'_>, now_ms: i64) -> Option<Moved> {
     let unchanged = changed.as_ref().is_some_and(Vec::is_empty);
     let in_time = is_in_time(commit.valid_until_ms, now_ms);
     let exact = commit.exact_revision.is_none_or(|revision| revision == image.revision());
-    let usage = image.tip(now_ms).usage;
-    let fits = |most: &Usage| usage.keys <= most.keys && usage.bytes <= most.bytes;
-    let holds = unchanged && in_time && exact && commit.most_before.as_ref().is_none_or(fits);
+    let fits = commit.most_before.is_none_or(|most| {
+        let usage = image.tip(now_ms).usage;
+        usage.keys <= most.keys && usage.bytes <= most.bytes
+    });
+    let holds = unchanged && in_time && exact && fits;
     (!holds).then(|| Moved { tip: image.tip(now_ms), changed })
 }
 
