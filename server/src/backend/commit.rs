@@ -166,6 +166,18 @@ impl Groups {
     }
 }
 
+#[cfg(test)]
+impl From<Vec<Vec<Write>>> for Groups {
+    fn from(groups: Vec<Vec<Write>>) -> Self {
+        let mut all = Self::default();
+        for group in groups {
+            all.writes.extend(group);
+            all.end_group();
+        }
+        all
+    }
+}
+
 /// Whether a group takes a revision.
 pub fn is_logged(group: &[Write]) -> bool {
     group.iter().any(|write| write.op.is_logged())
@@ -195,6 +207,15 @@ pub struct Commit<'a> {
     pub exact_revision: Option<Revision>,
     /// Apply only if the namespace holds no more than this: for who keeps to a quota.
     pub most_before: Option<Usage>,
+}
+
+#[cfg(test)]
+impl<'a> Commit<'a> {
+    /// One that depends on nothing but its reads.
+    pub(super) fn plain(at: Position, reads: &'a ReadSet, groups: Groups) -> Self {
+        let (valid_until_ms, exact_revision, most_before) = (None, None, None);
+        Self { at, reads, groups, valid_until_ms, exact_revision, most_before }
+    }
 }
 
 /// What became of a commit.

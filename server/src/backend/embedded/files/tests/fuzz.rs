@@ -7,7 +7,7 @@ use super::{
         decode::{self, Decoder},
         line,
     },
-    state::{draft, groups, key, name},
+    state::{draft, key, name},
 };
 use crate::{
     backend::{
@@ -93,7 +93,7 @@ fn examples() -> Vec<Vec<u8>> {
         deadline: Deadline::At(9),
     };
     let actions = [
-        Action::Write(groups(writes.clone())),
+        Action::Write(writes.clone().into()),
         Action::Clear(writes.into_iter().flatten().filter(|it| !it.op.is_logged()).collect()),
         Action::Delete,
         Action::Stage(vec![(key("k"), entry)]),

@@ -2,7 +2,7 @@
 
 use super::{
     super::{decode, line},
-    state::{draft, groups, name},
+    state::{draft, name},
 };
 use crate::backend::{
     Created, Draft, GroupIndex, Key, Lineage, NewDeadline, Position, Removal, Revision, Write,
@@ -100,7 +100,7 @@ fn write_record(writes: Vec<Vec<Write>>) -> Record {
         time_ms: 1000,
         lineage: None,
         compacted: None,
-        action: Action::Write(groups(writes)),
+        action: Action::Write(writes.into()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     backend::{
         Backend as _, Created, Draft, GroupIndex, Key, NewDeadline, Removal, Retain, Revision,
         StoredEntry, Write, WriteOp,
-        embedded::files::{FileLayer as _, verify},
+        embedded::files::{FileLayer as _, Options, verify},
     },
     clock::Clock as _,
 };
@@ -206,33 +206,48 @@ async fn commits_that_come_while_a_snapshot_is_written_are_kept() {
     assert_eq!(open(&disk).unwrap().dump().await, state);
 }
 
+/// An engine that keeps so many copies of its snapshots.
+fn with_backups(disk: &Arc<Disk>, count: u32) -> Engine {
+    let set = |options: &mut Options| {
+        (options.backups, options.backup_directory) = (count, Some("/backups".into()));
+    };
+    open_with(disk, set).unwrap()
+}
+
+/// A copy of a snapshot, once it is there.
+async fn copied(disk: &Arc<Disk>, number: u64) -> Vec<u8> {
+    let path = format!("/backups/snapshot-{number:08}.jsonl");
+    let mut copy = Vec::new();
+    loop {
+        if let Ok(mut file) = Layer(disk.clone()).read(path.as_ref()) {
+            file.read_to_end(&mut copy).unwrap();
+            return copy;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_backup_put_back_begins_another_history() {
     let disk = Arc::default();
-    let engine = open_with(&disk, |options| {
-        (options.backups, options.backup_directory) = (2, Some("/backups".into()));
-    })
-    .unwrap();
-    let layer = Layer(disk.clone());
-    let copies = || layer.list("/backups".as_ref()).unwrap();
+    let engine = with_backups(&disk, 2);
     let mut last = Revision(0);
     for (value, number) in ["one", "two", "three", "four"].into_iter().zip(2..) {
         let committed = engine.commit("n", vec![vec![set("key", value)]]).await.unwrap();
         last = committed.stamps[0].revision;
         engine.snapshot().await;
-        let copy = format!("snapshot-{number:08}.jsonl");
-        while !copies().contains(&copy) || copies().len() > 2 {
-            tokio::task::yield_now().await;
-        }
+        copied(&disk, number).await;
     }
+    let count = || Layer(disk.clone()).list("/backups".as_ref()).unwrap().len();
+    while count() > 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(count(), 2);
     let before = engine.backend.read(&name("n"), &[key("key")], None).await.unwrap();
     drop(engine);
 
     let restored = Arc::<Disk>::default();
-    let mut copy = Vec::new();
-    let path = "/backups/snapshot-00000005.jsonl";
-    layer.read(path.as_ref()).unwrap().read_to_end(&mut copy).unwrap();
-    restored.put("/data/snapshot-00000005.jsonl", copy);
+    restored.put("/data/snapshot-00000005.jsonl", copied(&disk, 5).await);
     let engine = open(&restored).unwrap();
     let after = engine.backend.read(&name("n"), &[key("key")], None).await.unwrap();
     let (held, kept) = (before.entries[0].as_deref(), after.entries[0].as_deref());
@@ -251,19 +266,10 @@ async fn a_backup_put_back_begins_another_history() {
 #[tokio::test]
 async fn a_start_on_a_copy_that_was_interrupted_is_begun_anew() {
     let disk = Arc::default();
-    let engine = open_with(&disk, |options| {
-        (options.backups, options.backup_directory) = (1, Some("/backups".into()));
-    })
-    .unwrap();
+    let engine = with_backups(&disk, 1);
     engine.commit("n", vec![vec![set("key", "value")]]).await.unwrap();
     engine.snapshot().await;
-    let layer = Layer(disk.clone());
-    let mut copy = Vec::new();
-    while layer.read("/backups/snapshot-00000002.jsonl".as_ref()).is_err() {
-        tokio::task::yield_now().await;
-    }
-    let mut file = layer.read("/backups/snapshot-00000002.jsonl".as_ref()).unwrap();
-    file.read_to_end(&mut copy).unwrap();
+    let copy = copied(&disk, 2).await;
     for operation in 0.. {
         let restored = Arc::<Disk>::default();
         restored.put("/data/snapshot-00000002.jsonl", copy.clone());
@@ -286,14 +292,9 @@ async fn a_start_on_a_copy_that_was_interrupted_is_begun_anew() {
 #[tokio::test]
 async fn the_newest_copy_has_the_highest_number_also_after_another_history() {
     let disk = Arc::<Disk>::default();
-    let with_backups = |disk| {
-        open_with(disk, |options| {
-            (options.backups, options.backup_directory) = (2, Some("/backups".into()));
-        })
-    };
     disk.put("/backups/snapshot-00000046.jsonl", Vec::new());
     disk.put("/backups/snapshot-00000040.tmp", Vec::new());
-    let engine = with_backups(&disk).unwrap();
+    let engine = with_backups(&disk, 2);
     for expected in [["46", "47"], ["47", "48"], ["48", "49"]] {
         engine.commit("n", vec![vec![set("key", "value")]]).await.unwrap();
         engine.snapshot().await;
@@ -305,7 +306,7 @@ async fn the_newest_copy_has_the_highest_number_also_after_another_history() {
     // Where the state of a server is, nothing is put.
     let other = Arc::<Disk>::default();
     other.put("/backups/LOCK", Vec::new());
-    let engine = with_backups(&other).unwrap();
+    let engine = with_backups(&other, 2);
     for _ in 0..3 {
         engine.snapshot().await;
     }

@@ -9,8 +9,8 @@ use super::{
 use crate::{
     backend::{
         Backend, BackendError, Change, Commit, CommitOutcome, Committed, Created, Draft,
-        GroupIndex, Groups, Key, KeyRange, NamespaceName, NewDeadline, ReadSet, Revision, Tip,
-        Write, WriteOp,
+        GroupIndex, Key, KeyRange, NamespaceName, NewDeadline, ReadSet, Revision, Tip, Write,
+        WriteOp,
         embedded::{Embedded, Intervals, journal::LoadError},
     },
     clock::ManualClock,
@@ -70,15 +70,6 @@ pub fn set(key: &str, value: &str) -> Write {
     Write { key: Key::new(key.as_bytes()), op: WriteOp::Set(draft(value.as_bytes())) }
 }
 
-pub fn groups(groups: Vec<Vec<Write>>) -> Groups {
-    let mut all = Groups::default();
-    for group in groups {
-        all.writes.extend(group);
-        all.end_group();
-    }
-    all
-}
-
 impl Engine {
     /// Commits whatever was there before.
     pub async fn commit(
@@ -89,15 +80,7 @@ impl Engine {
         let namespace = name(namespace);
         let at = self.backend.read(&namespace, &[], None).await?.tip.position;
         let reads = ReadSet::default();
-        let groups = groups(writes);
-        let commit = Commit {
-            at,
-            reads: &reads,
-            groups,
-            valid_until_ms: None,
-            exact_revision: None,
-            most_before: None,
-        };
+        let commit = Commit::plain(at, &reads, writes.into());
         match self.backend.commit(&namespace, commit).await? {
             CommitOutcome::Committed(committed) => Ok(committed),
             CommitOutcome::Moved(moved) => panic!("nothing was read, but {moved:?}"),

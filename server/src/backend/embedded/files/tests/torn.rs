@@ -8,7 +8,7 @@ use super::{
         load,
     },
     disk::{Disk, Layer},
-    state::{DIRECTORY, groups, name, set},
+    state::{DIRECTORY, name, set},
 };
 use crate::backend::{
     Key, Lineage, Position, Revision,
@@ -76,7 +76,7 @@ impl Written {
                 time_ms: 1000,
                 lineage: (position == 1).then_some(Lineage(uuid::Uuid::from_u128(5))),
                 compacted: None,
-                action: Action::Write(groups(vec![vec![set("key", &"x".repeat(*length))]])),
+                action: Action::Write(vec![vec![set("key", &"x".repeat(*length))]].into()),
             };
             if index > 0 {
                 self.bytes.push(b' ');

@@ -16,8 +16,8 @@ use super::super::{Doubt, Options, Sqlite, Sync, verify};
 use crate::{
     backend::{
         Backend, BackendError, Change, Commit, CommitOutcome, Committed, Created, Draft,
-        GroupIndex, Groups, Key, KeyRange, NamespaceName, NewDeadline, Position, ReadSet, Revision,
-        Tip, Write, WriteOp,
+        GroupIndex, Key, KeyRange, NamespaceName, NewDeadline, Position, ReadSet, Revision, Tip,
+        Write, WriteOp,
         embedded::{
             Embedded, Intervals,
             journal::{AppendError, Encoder, Journal, LoadError, Pending, Restore, SnapshotWriter},
@@ -121,19 +121,7 @@ impl Engine {
         let namespace = name(namespace);
         let at = self.backend.read(&namespace, &[], None).await?.tip.position;
         let reads = ReadSet::default();
-        let mut groups = Groups::default();
-        for group in writes {
-            groups.writes.extend(group);
-            groups.end_group();
-        }
-        let commit = Commit {
-            at,
-            reads: &reads,
-            groups,
-            valid_until_ms: None,
-            exact_revision: None,
-            most_before: None,
-        };
+        let commit = Commit::plain(at, &reads, writes.into());
         match self.backend.commit(&namespace, commit).await? {
             CommitOutcome::Committed(committed) => Ok(committed),
             CommitOutcome::Moved(moved) => panic!("nothing was read, but {moved:?}"),
