@@ -8,7 +8,8 @@
 //!   file per service, and the only place that knows protobuf;
 //! - [`store`] holds all meaning: commands and the one path on which they are committed, reads, watches, expiry;
 //! - [`backend`] stores bytes: the contract of all backends, and what keeps to it;
-//! - [`config`] is what can be set, and [`clock`] is where time comes from; both know nothing of the others.
+//! - [`config`] is what can be set, [`clock`] where time comes from, and [`busy_poll`] how threads wait for work; they
+//!   know nothing of the others.
 //!
 //! A module imports only those below it.
 
@@ -25,6 +26,8 @@ pub mod backend;
 pub mod config;
 
 pub mod clock;
+
+pub mod busy_poll;
 
 #[cfg(test)]
 #[path = "../../tests/fuzz/harness.rs"]

@@ -1,8 +1,9 @@
 //! `holdfastd`: arguments, configuration, bind, serve.
 
-use std::{env, fmt::Display, io, io::Write as _, process, process::ExitCode};
+use std::{env, fmt::Display, io, io::Write as _, process::ExitCode};
 
 use holdfast_server::{
+    busy_poll,
     config::{Invocation, LoadError, Task},
     serve::{Server, Signals, StartError, start_logging},
 };
@@ -14,13 +15,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Wrong usage or configuration, as against what only the start or the run shows.
 const BAD_CONFIGURATION: u8 = 2;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let invocation = match Invocation::load(env::args_os(), env::vars_os()) {
         Ok(invocation) => invocation,
         Err(LoadError::Usage(usage)) => usage.exit(),
         Err(error) => return fail(BAD_CONFIGURATION, error),
     };
+    let runtime = busy_poll::runtime(invocation.config.busy_poll);
+    runtime.map_or_else(|error| fail(1, error), |runtime| runtime.block_on(run(invocation)))
+}
+
+async fn run(invocation: Invocation) -> ExitCode {
     let config = invocation.config;
     start_logging(&config.log);
     match invocation.task {
@@ -33,15 +38,10 @@ async fn main() -> ExitCode {
         Err(error @ StartError::Settings(_)) => return fail(BAD_CONFIGURATION, error),
         Err(error) => return fail(1, error),
     };
-    let mut signals = Signals::catch();
+    let signals = Signals::catch();
     // Nobody has to read it.
     let _ = print(format_args!("holdfastd listening on {}\n", server.local_addr()));
-    let shutdown = async move {
-        signals.next().await;
-        // Whoever sends a second one does not want to wait.
-        tokio::spawn(async move { process::exit(signals.next().await) });
-    };
-    finish(server.run(shutdown).await)
+    finish(server.run(signals.shutdown()).await)
 }
 
 fn print(text: impl Display) -> io::Result<()> {

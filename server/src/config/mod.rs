@@ -30,6 +30,9 @@ pub struct Config {
     /// The URL of the backend.
     #[serde(serialize_with = "without_password")]
     pub backend: String,
+    /// How long threads that have run out of work look for more before they sleep, where that came soon of late; up to 1 ms.
+    #[serde(with = "duration")]
+    pub busy_poll: Duration,
     /// What is logged, and how.
     pub log: Log,
     /// Bounds of requests.
@@ -180,6 +183,7 @@ impl Config {
             problems.extend(result.err().map(|text| (key, text)));
         };
         check("listen", check_address(&self.listen));
+        check("busy_poll", check_busy_poll(self.busy_poll));
         check("log.filter", check_filter(&self.log.filter));
         // A revision holds at most 16 MiB, so a larger value could never be stored.
         check("limits.max_value_bytes", in_range(self.limits.max_value_bytes, 1, 16 << 20));
@@ -224,6 +228,7 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:4653".into(),
             backend: "files:holdfast-data".into(),
+            busy_poll: Duration::from_micros(200),
             log: Log::default(),
             limits: Limits::default(),
             namespace_defaults: NamespaceDefaults::default(),
@@ -345,6 +350,16 @@ fn check_address(address: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("`{address}` is not HOST:PORT, such as 127.0.0.1:4653 or [::1]:4653"))
+}
+
+/// For longer no thread may keep a processor for nothing.
+fn check_busy_poll(busy_poll: Duration) -> Result<(), String> {
+    const LONGEST: Duration = Duration::from_millis(1);
+    if busy_poll <= LONGEST {
+        return Ok(());
+    }
+    let shown = humantime::format_duration(busy_poll);
+    Err(format!("{shown} is too long, at most 1ms is allowed; 0s turns it off"))
 }
 
 /// A bare word would be taken for the name of a module, and nothing else would be logged.

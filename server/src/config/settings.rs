@@ -32,6 +32,7 @@ pub enum Kind {
 pub const SETTINGS: &[Setting] = &[
     setting("listen", Kind::Text("ADDR"), "Where to listen; port 0 takes a free one"),
     setting("backend", Kind::Text("URL"), "Where the state is kept"),
+    setting("busy_poll", Kind::Duration, "How long to look for work before sleeping; 0s: not"),
     setting(
         "log.filter",
         Kind::Text("FILTER"),

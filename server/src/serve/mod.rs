@@ -121,6 +121,7 @@ impl Server {
                 error,
             })?;
         announce(&config, address, &*backend);
+        let transport = transport.only_clients(!backend.reads_ahead());
         let max_lease_keys = config.limits.max_lease_keys;
         let options = StoreOptions { initial_settings, max_lease_keys };
         let health = Health::new(backend.writable()).await;

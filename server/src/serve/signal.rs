@@ -1,5 +1,7 @@
 //! The signals that end a program.
 
+use std::process;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGTERM and SIGINT, caught from when this is made.
@@ -19,8 +21,14 @@ impl Signals {
         }
     }
 
+    /// Waits for the first one. Whoever sends a second does not want to wait: that ends the program at once.
+    pub async fn shutdown(mut self) {
+        self.next().await;
+        tokio::spawn(async move { process::exit(self.next().await) });
+    }
+
     /// Waits for the next one; answers the exit status of a program that it ends.
-    pub async fn next(&mut self) -> i32 {
+    async fn next(&mut self) -> i32 {
         const KILLED: i32 = 128;
         let kind = tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate(),

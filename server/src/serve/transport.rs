@@ -26,6 +26,7 @@ use tonic::{Status, body::Body, codegen::Service as _, service::Routes};
 
 use super::preface::Prefaced;
 use crate::{
+    busy_poll,
     clock::Clock,
     config::{Config, Problem},
     rpc::Caller,
@@ -61,6 +62,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(super) struct Transport {
     tls: Option<TlsAcceptor>,
+    /// Whether clients alone are waited for.
+    only_clients: bool,
 }
 
 /// What all connections have in common.
@@ -75,7 +78,7 @@ impl Transport {
     /// One with TLS if certificate and key are set.
     pub(super) fn new(config: &Config, problems: &mut Vec<Problem>) -> Option<Self> {
         let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) else {
-            return Some(Self { tls: None });
+            return Some(Self { tls: None, only_clients: false });
         };
         let mut read = |setting, path: &Path| {
             let error = |error| format!("{} cannot be read: {error}", path.display());
@@ -84,7 +87,10 @@ impl Transport {
         };
         let (cert_pem, key_pem) = (read("tls.cert", cert), read("tls.key", key));
         match tls(&cert_pem?, &key_pem?) {
-            Ok(tls) => Some(Self { tls: Some(TlsAcceptor::from(Arc::new(tls))) }),
+            Ok(tls) => {
+                let tls = Some(TlsAcceptor::from(Arc::new(tls)));
+                Some(Self { tls, only_clients: false })
+            }
             Err(why) => {
                 let key = key.display();
                 let text = format!("no PEM certificate and key in it and in {key}: {why}");
@@ -92,6 +98,11 @@ impl Transport {
                 None
             }
         }
+    }
+
+    /// The same for a server whose calls wait for nobody but its clients; with a backend that is elsewhere they do.
+    pub(super) fn only_clients(self, only_clients: bool) -> Self {
+        Self { only_clients, ..self }
     }
 
     /// Serves until `stopping` is cancelled, and then until the calls under way are done.
@@ -111,6 +122,9 @@ impl Transport {
             };
             match accepted {
                 Ok((stream, _)) => {
+                    if shared.transport.only_clients {
+                        busy_poll::watch(&stream);
+                    }
                     let task = OneTask::default();
                     let serving = shared.clone().serve(stream, task.clone());
                     task.spawn(connections.track_future(serving));

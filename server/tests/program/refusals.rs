@@ -18,6 +18,7 @@ cert = 'cert.pem'
     let error =
         holdfastd(&["--config", "holdfastd.toml", "--log-filter", "loud", "--listen", "here"])
             .file("holdfastd.toml", file)
+            .variable("HOLDFASTD_BUSY_POLL", "2ms")
             .variable("HOLDFASTD_LOG_FORMAT", "xml")
             .variable("HOLDFASTD_LIMITS_MAX_REQUEST_BYTES", "1MB")
             .variable("HOLDFASTD_SHUTDOWN_DRAIN_TIMEOUT", "10")
@@ -33,6 +34,7 @@ cert = 'cert.pem'
         ("tls.cert: needs tls.key", "in holdfastd.toml"),
         ("log.filter: `loud`", "from --log-filter"),
         ("listen: `here`", "from --listen"),
+        ("busy_poll: 2ms is too long", "from HOLDFASTD_BUSY_POLL"),
         ("log.format: unknown variant `xml`", "from HOLDFASTD_LOG_FORMAT"),
         ("limits.max_request_bytes: `1MB`", "from HOLDFASTD_LIMITS_MAX_REQUEST_BYTES"),
         ("shutdown.drain_timeout: `10`", "from HOLDFASTD_SHUTDOWN_DRAIN_TIMEOUT"),

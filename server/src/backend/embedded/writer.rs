@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     backend::{BackendError, Committed},
+    busy_poll::Patience,
     clock::Clock,
 };
 
@@ -104,6 +105,7 @@ impl Writer {
             snapshot: None,
             askers: Vec::new(),
             beside: Arc::default(),
+            patience: Patience::new(),
         };
         let thread = thread::Builder::new().name("journal".into());
         let thread = thread
@@ -201,6 +203,7 @@ struct Worker {
     askers: Vec<Asker>,
     /// What it and this thread know of each other.
     beside: Arc<Beside>,
+    patience: Patience,
 }
 
 impl Worker {
@@ -208,7 +211,7 @@ impl Worker {
         let runtime = self.runtime.clone();
         let _runtime = runtime.enter();
         let mut group = Group::default();
-        while let Ok(message) = messages.recv() {
+        while let Some(message) = self.next(messages) {
             let mut next = Some(message);
             let mut stop = false;
             while let Some(message) = next.take() {
@@ -237,6 +240,18 @@ impl Worker {
             let _ = snapshot.join();
         }
         self.sync();
+    }
+
+    /// Waits for a message.
+    fn next(&mut self, messages: &Receiver<Message>) -> Option<Message> {
+        let mut found = None;
+        self.patience.look(|| {
+            found = messages.try_recv().ok();
+            found.is_some()
+        });
+        let next = found.or_else(|| messages.recv().ok());
+        self.patience.end();
+        next
     }
 
     /// Answers whether to stop.
