@@ -9,6 +9,7 @@ use crate::{
     Error, Namespace, Namespaces, ServerInfo, Stats,
     lease::Keeper,
     transport::{Connection, Credentials, Manner, OneTask, Server, Transport},
+    watch::topic::Topics,
 };
 
 /// How much of a stream a server may send ahead; enough for many answers to come in one go.
@@ -24,6 +25,7 @@ const FRAME_BYTES: u32 = 256 << 10;
 pub struct Client {
     pub(crate) transport: Arc<Transport>,
     pub(crate) leases: Arc<Keeper>,
+    pub(crate) topics: Arc<Topics<v1::Entry, v1::Event>>,
 }
 
 impl Client {
@@ -174,7 +176,7 @@ impl ClientBuilder {
         let transport = Transport::new(servers, credentials, self.manner);
         let transport = Arc::new(transport);
         let leases = Arc::new(Keeper::new(Arc::clone(&transport)));
-        Ok(Client { transport, leases })
+        Ok(Client { transport, leases, topics: Arc::default() })
     }
 
     fn server(&self, address: &str) -> Result<Server, Error> {

@@ -104,15 +104,12 @@ impl EventType {
 impl<T> Event<T> {
     pub(crate) fn from_wire<C: Codec>(
         reader: &Reader<C, T>,
-        event: v1::Event,
+        event: &v1::Event,
     ) -> Result<Self, Error> {
-        let after = |entry: Option<v1::Entry>| {
-            entry.ok_or_else(|| Error::protocol("an event has no entry"))
-        };
-        let removal = removal(event.reason());
+        let after = || event.entry.as_ref().ok_or_else(|| Error::protocol("an event has no entry"));
         let change = match event.r#type() {
-            v1::EventType::Set => Change::Set(reader.read(after(event.entry)?)?),
-            v1::EventType::TtlChanged => ttl_changed(reader, after(event.entry)?)?,
+            v1::EventType::Set => Change::Set(reader.read_lent(after()?)?),
+            v1::EventType::TtlChanged => ttl_changed(reader, after()?)?,
             v1::EventType::Delete => Change::Deleted,
             v1::EventType::Expire => Change::Expired,
             v1::EventType::Clear => Change::Cleared,
@@ -120,16 +117,16 @@ impl<T> Event<T> {
                 return Err(Error::protocol("an event is of no known type"));
             }
         };
-        let previous = match event.previous {
+        let previous = match &event.previous {
             Some(entry) => reader.read_if_valued(entry)?,
             None => None,
         };
         Ok(Self {
-            key: event.key,
+            key: event.key.clone(),
             revision: Revision::new(event.revision),
             time: Timestamp::from_millis(event.time_ms),
             change,
-            removal,
+            removal: removal(event.reason()),
             previous,
         })
     }
@@ -145,8 +142,7 @@ fn removal(reason: v1::RemovalReason) -> Option<Removal> {
     }
 }
 
-fn ttl_changed<C: Codec, T>(reader: &Reader<C, T>, entry: v1::Entry) -> Result<Change<T>, Error> {
-    let metadata = wire::split(entry.clone()).0;
+fn ttl_changed<C: Codec, T>(reader: &Reader<C, T>, entry: &v1::Entry) -> Result<Change<T>, Error> {
     let value = reader.read_if_valued(entry)?.map(Entry::into_value);
-    Ok(Change::TtlChanged { metadata, value })
+    Ok(Change::TtlChanged { metadata: wire::metadata_of(entry), value })
 }

@@ -330,7 +330,7 @@ impl<C: Codec, T: 'static> History<C, T> {
             header: Header::new(response.revision, response.time_ms),
             events: response
                 .events
-                .into_iter()
+                .iter()
                 .map(|event| Event::from_wire(&self.reader, event))
                 .collect::<Result<_, _>>()?,
             more: response.more,

@@ -15,9 +15,12 @@ use crate::{
 pub(crate) struct Reader<C, T> {
     codec: C,
     read: ReadEntry<C, T>,
+    read_lent: ReadLent<C, T>,
 }
 
 type ReadEntry<C, T> = fn(&C, v1::Entry) -> Result<Entry<T>, Error>;
+/// For an entry that others read, too.
+type ReadLent<C, T> = fn(&C, &v1::Entry) -> Result<Entry<T>, Error>;
 
 impl<C: Codec, T> Reader<C, T> {
     /// Reads entries with their values.
@@ -25,7 +28,7 @@ impl<C: Codec, T> Reader<C, T> {
     where
         C: Decode<T>,
     {
-        Self { codec, read: read_with_value }
+        Self { codec, read: read_with_value, read_lent: read_lent_with_value }
     }
 
     /// An entry; its value must have travelled.
@@ -33,9 +36,14 @@ impl<C: Codec, T> Reader<C, T> {
         (self.read)(&self.codec, entry)
     }
 
-    /// An entry, or none if its value did not travel.
-    pub(crate) fn read_if_valued(&self, entry: v1::Entry) -> Result<Option<Entry<T>>, Error> {
-        match self.read(entry) {
+    /// An entry that others read, too; its value must have travelled.
+    pub(crate) fn read_lent(&self, entry: &v1::Entry) -> Result<Entry<T>, Error> {
+        (self.read_lent)(&self.codec, entry)
+    }
+
+    /// The same, or none if its value did not travel.
+    pub(crate) fn read_if_valued(&self, entry: &v1::Entry) -> Result<Option<Entry<T>>, Error> {
+        match self.read_lent(entry) {
             Err(Error::ValueOmitted { .. }) => Ok(None),
             read => read.map(Some),
         }
@@ -58,7 +66,7 @@ impl<C: Codec, T> Reader<C, T> {
 impl<C: Codec> Reader<C, ()> {
     /// Reads entries without looking at their values.
     pub(crate) fn of_keys(codec: C) -> Self {
-        Self { codec, read: read_without_value }
+        Self { codec, read: read_without_value, read_lent: read_lent_without_value }
     }
 }
 
@@ -74,6 +82,19 @@ fn read_with_value<C: Decode<T>, T>(codec: &C, entry: v1::Entry) -> Result<Entry
 fn read_without_value<C>(_codec: &C, entry: v1::Entry) -> Result<Entry<()>, Error> {
     let (metadata, _) = split(entry);
     Ok(Entry { value: (), metadata })
+}
+
+fn read_lent_with_value<C: Decode<T>, T>(codec: &C, entry: &v1::Entry) -> Result<Entry<T>, Error> {
+    let Some(value) = &entry.value else {
+        return Err(Error::ValueOmitted { key: entry.key.clone() });
+    };
+    let metadata = metadata_of(entry);
+    let value = decode(codec, &metadata, value.clone())?;
+    Ok(Entry { value, metadata })
+}
+
+fn read_lent_without_value<C>(_codec: &C, entry: &v1::Entry) -> Result<Entry<()>, Error> {
+    Ok(Entry { value: (), metadata: metadata_of(entry) })
 }
 
 /// The value of an entry, once its content type is found to be one the codec reads.
@@ -120,6 +141,21 @@ pub(crate) fn split(entry: v1::Entry) -> (Metadata, Option<Bytes>) {
         lease_id: entry.lease_id.map(LeaseId::new),
     };
     (metadata, entry.value)
+}
+
+/// What is known of an entry that others read, too.
+pub(crate) fn metadata_of(entry: &v1::Entry) -> Metadata {
+    Metadata {
+        key: entry.key.clone(),
+        content_type: entry.content_type.clone(),
+        version: entry.version,
+        create_revision: Revision::new(entry.create_revision),
+        mod_revision: Revision::new(entry.mod_revision),
+        created_at: Timestamp::from_millis(entry.created_at_ms),
+        updated_at: Timestamp::from_millis(entry.updated_at_ms),
+        expires_at: entry.expires_at_ms.map(Timestamp::from_millis),
+        lease_id: entry.lease_id.map(LeaseId::new),
+    }
 }
 
 /// The metadata in an answer to a write.

@@ -100,7 +100,7 @@ impl<C: Codec + Decode<T>, T: Send + Sync + 'static> Keeper<C, T> {
     }
 
     async fn take_next(&self, feed: &mut Feed) -> Result<(), Error> {
-        let signal = feed.signals.next().await;
+        let signal = feed.next().await;
         let signal =
             signal.unwrap_or_else(|| Err(Error::protocol("a watch ended without an error")))?;
         match signal {

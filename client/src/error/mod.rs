@@ -298,6 +298,44 @@ impl Error {
         Error::Configuration { message: message.into() }
     }
 
+    /// The same again, as far as it can be what a stream ends with.
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            Error::LineageChanged { lineage, valid_through } => {
+                Error::LineageChanged { lineage: lineage.clone(), valid_through: *valid_through }
+            }
+            Error::Compacted { oldest } => Error::Compacted { oldest: *oldest },
+            Error::FutureRevision { newest } => Error::FutureRevision { newest: *newest },
+            Error::TooLarge { message, step } => {
+                Error::TooLarge { message: message.clone(), step: *step }
+            }
+            Error::Overloaded { message, retry_after } => {
+                Error::Overloaded { message: message.clone(), retry_after: *retry_after }
+            }
+            Error::Invalid { reason, field, message } => Error::Invalid {
+                reason: reason.clone(),
+                field: field.clone(),
+                message: message.clone(),
+            },
+            Error::Unavailable { message, retry_after } => {
+                Error::Unavailable { message: message.clone(), retry_after: *retry_after }
+            }
+            Error::DeadlineExceeded => Error::DeadlineExceeded,
+            Error::Corrupt { message } => Error::Corrupt { message: message.clone() },
+            Error::Unauthenticated { message } => {
+                Error::Unauthenticated { message: message.clone() }
+            }
+            Error::PermissionDenied { message } => {
+                Error::PermissionDenied { message: message.clone() }
+            }
+            Error::Other { code, reason, message } => {
+                Error::Other { code: *code, reason: reason.clone(), message: message.clone() }
+            }
+            Error::Protocol { message } => Error::protocol(message.clone()),
+            other => Error::protocol(other.to_string()),
+        }
+    }
+
     /// How long the server asks to wait before trying again.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -47,6 +47,19 @@ impl Failure {
         self.cause == Cause::Lost || matches!(self.error, Error::OutcomeUnknown { .. })
     }
 
+    /// Whether the same may work a little later.
+    pub(crate) fn is_passing(&self) -> bool {
+        use Error::{DeadlineExceeded, Overloaded, Unavailable};
+        let is_trouble =
+            matches!(self.error, Unavailable { .. } | Overloaded { .. } | DeadlineExceeded);
+        is_trouble || self.cause != Cause::Answered
+    }
+
+    /// The same for another who waits for the same stream.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self { error: self.error.duplicate(), cause: self.cause }
+    }
+
     /// A status that this client's own transport, a proxy, or the server's gRPC library has made.
     fn without_reason(status: Status, details: Details) -> Self {
         let message = describe_status(&status);

@@ -3,16 +3,17 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::{Stream, StreamExt as _};
+use futures::Stream;
 use holdfast_proto::v1;
 
 use super::LockInfo;
 use crate::{
-    Codec, Cursor, Error, Namespace, Revision, Timestamp, Token,
+    Client, Codec, Cursor, Error, Namespace, Revision, Timestamp, Token,
     call::{Pending, awaitable, call_options},
     error::Failure,
     transport::Transport,
@@ -20,6 +21,7 @@ use crate::{
     watch::{
         resume::{Body, Located, Message, Place, Resume, Start, Step},
         session::{self, Connection, Feed, Steps},
+        topic::Topic,
     },
 };
 
@@ -165,7 +167,7 @@ impl Stream for LockStream {
     type Item = Result<LockItem, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let step = ready!(self.steps.poll_next_unpin(cx));
+        let step = ready!(self.steps.poll_next_step(cx));
         Poll::Ready(step.map(|step| LockItem::from_step(step?)))
     }
 }
@@ -230,6 +232,10 @@ impl Feed for v1::WatchLocksRequest {
         };
         let request = v1::WatchLocksRequest { after_revision, lineage, ..self };
         Ok(transport.watch_locks(request).await?.map(Message::from))
+    }
+
+    fn topic(&self, _client: &Client) -> Option<Arc<Topic<v1::Lock, v1::LockEvent>>> {
+        None
     }
 }
 

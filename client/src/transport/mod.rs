@@ -75,6 +75,8 @@ pub(crate) struct Manner {
 struct Link {
     address: String,
     lane: Lane,
+    /// Where what the connection does in the background runs.
+    background: OneTask,
     pipelines: Option<Pipelines>,
 }
 
@@ -86,8 +88,8 @@ impl Transport {
                 (InterceptedService::new(channel, credentials.clone()), background)
             });
             let pipelines = manner.pipeline.then(|| Pipelines::new(&lanes));
-            let [(lane, _), ..] = lanes;
-            Link { address, lane, pipelines }
+            let [(lane, background), ..] = lanes;
+            Link { address, lane, background, pipelines }
         });
         let links: Vec<_> = links.collect();
         Self {
@@ -228,6 +230,11 @@ impl Transport {
     /// The connection that the next request will take.
     pub(crate) fn endpoint(&self) -> Endpoint {
         self.servers.current()
+    }
+
+    /// Where what goes on in the background of that connection runs.
+    pub(crate) fn background(&self) -> &OneTask {
+        &self.links[self.endpoint().0].background
     }
 
     /// Tells that a connection fails its users, so that the next request takes another.

@@ -1,20 +1,26 @@
 //! Changes as they happen, over as many connections as it takes.
 
+mod broadcast;
 pub(crate) mod resume;
 pub(crate) mod session;
+mod told;
+pub(crate) mod topic;
 
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::{Stream, StreamExt as _};
+use bytes::Bytes;
+use futures::Stream;
 use holdfast_proto::v1;
+use prost::Message as _;
 
 use crate::{
-    Codec, Cursor, Entry, Error, Event, EventType, Namespace, Revision, Selector,
+    Client, Codec, Cursor, Entry, Error, Event, EventType, Namespace, Revision, Selector,
     call::{Pending, awaitable, call_options},
     error::Failure,
     transport::Transport,
@@ -23,11 +29,15 @@ use crate::{
 };
 use resume::{Body, Located, Message, Place, Resume, Start, Step};
 use session::{Connection, Feed, Signals, Steps};
+use topic::Topic;
 
 /// A watch to be; made by [`Namespace::watch`]. Awaiting it gives the [`WatchStream`], once the watch
 /// stands: every change committed after that is seen.
 ///
 /// Unless it is told where to start, it starts now. A namespace can be watched before it exists.
+///
+/// Watches of one [`Client`] that start now and ask for the same share one stream of the server. Each sees
+/// what it would see on one of its own: one that is read more slowly than others leaves them, and is caught up alone.
 ///
 /// # Errors
 /// [`Error::Compacted`], [`Error::LineageChanged`] or [`Error::FutureRevision`] if it cannot start
@@ -126,7 +136,15 @@ impl<C: Codec, T: 'static> Watch<C, T> {
 
     async fn send(self) -> Result<WatchStream<T>, Error> {
         let (signals, reader) = self.signals().await?;
-        Ok(WatchStream { steps: signals.into_steps(), read: reading(reader) })
+        let reader = Arc::new(reader);
+        let of_entries = Arc::clone(&reader);
+        Ok(WatchStream {
+            steps: signals.into_steps(),
+            read_event: Box::new(move |event| {
+                Poll::Ready(Some(Event::from_wire(&reader, event).map(WatchItem::Event)))
+            }),
+            read_entry: Box::new(move |entry| of_entries.read(entry)),
+        })
     }
 
     /// The watch with what it tells of its connections, and how to read its values.
@@ -170,11 +188,16 @@ pub enum WatchItem<T> {
 #[must_use = "a stream does nothing until it is read"]
 pub struct WatchStream<T> {
     steps: Steps<v1::Entry, v1::Event>,
-    read: ReadStep<T>,
+    read_event: ReadEvent<T>,
+    read_entry: ReadEntry<T>,
 }
 
-type ReadStep<T> =
-    Box<dyn Fn(Step<v1::Entry, v1::Event>) -> Result<WatchItem<T>, Error> + Send + Sync>;
+/// What polling a watch gives.
+type Polled<T> = Poll<Option<Result<WatchItem<T>, Error>>>;
+
+/// Reads an event as what polling gives: large as that is, it is made where it goes.
+type ReadEvent<T> = Box<dyn Fn(&v1::Event) -> Polled<T> + Send + Sync>;
+type ReadEntry<T> = Box<dyn Fn(v1::Entry) -> Result<Entry<T>, Error> + Send + Sync>;
 
 impl<T> WatchStream<T> {
     /// The place to come back to: every matching event up to it has been told. None while the initial
@@ -188,8 +211,25 @@ impl<T> Stream for WatchStream<T> {
     type Item = Result<WatchItem<T>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let step = ready!(self.steps.poll_next_unpin(cx));
-        Poll::Ready(step.map(|step| (self.read)(step?)))
+        let Self { steps, read_event, read_entry } = &mut *self;
+        // Most of what is told is one of several events that have come together.
+        if let Some(event) = steps.next_event() {
+            return read_event(event);
+        }
+        let step = match ready!(steps.poll_next_step(cx)) {
+            Some(Ok(step)) => step,
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => return Poll::Ready(None),
+        };
+        Poll::Ready(Some(Ok(match step {
+            Step::Event(event) => return read_event(&event),
+            Step::Initial(entry) => {
+                return Poll::Ready(Some(read_entry(entry).map(WatchItem::Initial)));
+            }
+            Step::Reset => WatchItem::Reset,
+            Step::InitialEnd(cursor) => WatchItem::InitialEnd(cursor),
+            Step::Progress(cursor) => WatchItem::Progress(cursor),
+        })))
     }
 }
 
@@ -197,18 +237,6 @@ impl<T> fmt::Debug for WatchStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WatchStream").field("cursor", &self.cursor()).finish_non_exhaustive()
     }
-}
-
-fn reading<C: Codec, T: 'static>(reader: Reader<C, T>) -> ReadStep<T> {
-    Box::new(move |step| {
-        Ok(match step {
-            Step::Reset => WatchItem::Reset,
-            Step::Initial(entry) => WatchItem::Initial(reader.read(entry)?),
-            Step::InitialEnd(cursor) => WatchItem::InitialEnd(cursor),
-            Step::Event(event) => WatchItem::Event(Event::from_wire(&reader, event)?),
-            Step::Progress(cursor) => WatchItem::Progress(cursor),
-        })
-    })
 }
 
 impl Feed for v1::WatchRequest {
@@ -225,6 +253,41 @@ impl Feed for v1::WatchRequest {
         let opened = transport.watch(v1::WatchRequest { start, lineage, ..self }).await?;
         Ok(opened.map(Message::from))
     }
+
+    fn topic(&self, client: &Client) -> Option<Arc<Topic<v1::Entry, v1::Event>>> {
+        let request = Self { start: None, lineage: None, ..self.clone() };
+        let probe = v1::ListRequest {
+            namespace: self.namespace.clone(),
+            selector: Some(wire::selector(Selector::key(key_of(&self.selectors)))),
+            keys_only: true,
+            ..Default::default()
+        };
+        Some(client.topics.topic(request.encode_to_vec(), probe, settle))
+    }
+}
+
+/// A key to ask about: one that whoever may watch these may read. Whether it is there does not matter.
+fn key_of(selectors: &[v1::Selector]) -> String {
+    use v1::selector::Kind;
+    match selectors.first().and_then(|selector| selector.kind.as_ref()) {
+        Some(Kind::Key(key) | Kind::Prefix(key)) if !key.is_empty() => key.clone(),
+        _ => "now".to_owned(),
+    }
+}
+
+/// A message to be kept for many: small values of it would keep all that came with them.
+fn settle(mut message: Message<v1::Entry, v1::Event>) -> (Message<v1::Entry, v1::Event>, usize) {
+    let mut bytes = 0;
+    if let Body::Events(events) = &mut message.body {
+        for event in events {
+            bytes += size_of_val(event) + event.encoded_len();
+            let entries = event.entry.iter_mut().chain(&mut event.previous);
+            for value in entries.filter_map(|entry| entry.value.as_mut()) {
+                *value = Bytes::copy_from_slice(value);
+            }
+        }
+    }
+    (message, bytes)
 }
 
 fn start(place: Place) -> v1::watch_request::Start {

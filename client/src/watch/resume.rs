@@ -1,7 +1,8 @@
 //! What a watch has delivered, and from where it goes on. No I/O and no clock: messages in, steps out.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
+use super::told::{Events, Last, Told};
 use crate::{
     Cursor, Error, Lineage, Revision,
     error::{Cause, Failure},
@@ -59,6 +60,21 @@ impl<I, E> Message<I, E> {
             Body::Events(_) | Body::Nothing => self.complete_through >= self.revision,
         };
         is_complete.then_some(self.time_ms)
+    }
+
+    /// Whether it says that there is nothing newer.
+    pub(crate) fn is_newest(&self) -> bool {
+        match &self.body {
+            Body::Initial { end, .. } => *end,
+            Body::Nothing => self.complete_through >= self.revision,
+            Body::Created { .. } | Body::Events(_) => false,
+        }
+    }
+
+    /// Whether it tells of a history that goes on after this revision.
+    pub(crate) fn tells_past(&self, revision: u64) -> bool {
+        let has_event = matches!(self.body, Body::Events(_)) && self.revision > revision;
+        has_event || self.complete_through > revision
     }
 }
 
@@ -145,6 +161,16 @@ impl Resume {
         })
     }
 
+    /// The same in the live phase: the lineage and the revision.
+    pub(crate) fn position(&self) -> Option<(&str, u64)> {
+        self.is_live().then_some((self.lineage.as_str(), self.through))
+    }
+
+    /// Begins now, as if nothing had been told.
+    pub(crate) fn begin_again(&mut self) {
+        *self = Self::new(Start::Now, None, self.or_initial);
+    }
+
     /// Whether the watch goes on, with a new connection, after this failure.
     pub(crate) fn survives(&self, failure: &Failure) -> bool {
         match (failure.cause, &failure.error) {
@@ -160,59 +186,104 @@ impl Resume {
         }
     }
 
+    /// Whether events are what it is at, and not an initial state.
+    pub(crate) fn is_live(&self) -> bool {
+        self.phase == Phase::Live
+    }
+
     /// Takes a message and tells what is new in it.
-    pub(crate) fn accept<I, E: Located>(
+    pub(crate) fn accept<I, E: Located + Clone>(
         &mut self,
-        message: Message<I, E>,
-    ) -> Result<Vec<Step<I, E>>, Error> {
-        let before = self.cursor();
-        let mut steps = Vec::new();
+        message: impl Into<Arc<Message<I, E>>>,
+    ) -> Result<Told<I, E>, Error> {
+        let message = message.into();
+        let (revision, complete_through) = (message.revision, message.complete_through);
+        let before = self.is_live().then_some(self.through);
+        // One that others read too may be of a time before this watch began.
+        let as_of = message.complete_as_of().filter(|_| complete_through >= self.through);
+        let mut told = Told { as_of, ..Told::default() };
+        let mut is_relabelled = false;
         if !message.new_lineage.is_empty() {
-            self.lineage = message.new_lineage;
+            is_relabelled = self.relabel(&message.new_lineage);
         }
         let mut ended_initial = false;
-        match message.body {
+        match &message.body {
             Body::Created { lineage, revision, reset } => {
                 if !reset {
-                    self.check_partial(&lineage)?;
+                    self.check_partial(lineage)?;
                 }
-                if self.created(lineage, revision, reset) {
-                    steps.push(Step::Reset);
-                }
+                is_relabelled |= self.lineage != *lineage;
+                told.reset = self.created(lineage, *revision, *reset);
             }
-            Body::Initial { items, end } => {
+            Body::Initial { end, .. } => {
                 if !matches!(self.phase, Phase::Snapshot { .. }) {
                     return Err(Error::protocol("a watch got an initial state it did not expect"));
                 }
                 self.phase = Phase::Snapshot { begun: true };
-                steps.extend(items.into_iter().map(Step::Initial));
-                if end {
-                    ended_initial = true;
+                ended_initial = *end;
+                told.initial = items(message).into_iter();
+                if ended_initial {
                     self.phase = Phase::Live;
-                    self.rise_to(message.revision);
+                    self.rise_to(revision);
                 }
             }
             Body::Events(events) => {
-                if self.phase != Phase::Live {
+                if !self.is_live() {
                     return Err(Error::protocol("a watch got events before it was ready for them"));
                 }
-                let through = message.complete_through;
-                let fresh = events.into_iter().filter(|event| self.is_new(event, through));
-                steps.extend(fresh.map(Step::Event));
+                told.events = Some(match self.first_fresh(events, complete_through) {
+                    Some(first) => Events { range: first..events.len(), message },
+                    None => self.fresh(events, complete_through),
+                });
             }
             Body::Nothing => {}
         }
-        if self.phase == Phase::Live {
-            self.rise_to(message.complete_through);
+        if self.is_live() {
+            self.rise_to(complete_through);
         }
-        match self.cursor() {
-            Some(cursor) if ended_initial => steps.push(Step::InitialEnd(cursor)),
-            Some(cursor) if before.as_ref().is_some_and(|before| *before != cursor) => {
-                steps.push(Step::Progress(cursor));
-            }
-            _ => {}
+        let has_moved = before.is_some_and(|through| is_relabelled || through != self.through);
+        told.last = match self.cursor() {
+            Some(cursor) if ended_initial => Some(Last::InitialEnd(cursor)),
+            Some(cursor) if has_moved => Some(Last::Progress(cursor)),
+            _ => None,
+        };
+        Ok(told)
+    }
+
+    /// From where on the events of a message are new, where that is all there is to it: they are of whole revisions, in
+    /// order, of which each has been delivered or has not.
+    fn first_fresh(&self, events: &[impl Located], complete_through: u64) -> Option<usize> {
+        let ends_whole = events.last().is_none_or(|last| last.revision() <= complete_through);
+        let are_whole = self.partial.revision == 0 && ends_whole;
+        are_whole.then(|| events.partition_point(|event| event.revision() <= self.through))
+    }
+
+    /// Those events that have not been delivered yet, and from now on have been.
+    fn fresh<I, E: Located + Clone>(
+        &mut self,
+        events: &[E],
+        complete_through: u64,
+    ) -> Events<I, E> {
+        let fresh = events.iter().filter(|event| self.is_new(*event, complete_through));
+        let fresh: Vec<_> = fresh.cloned().collect();
+        let range = 0..fresh.len();
+        let message = Message {
+            revision: 0,
+            time_ms: 0,
+            complete_through,
+            new_lineage: String::new(),
+            body: Body::Events(fresh),
+        };
+        Events { message: message.into(), range }
+    }
+
+    /// Goes on under this lineage; whether that is another one.
+    fn relabel(&mut self, lineage: &str) -> bool {
+        let is_another = self.lineage != lineage;
+        if is_another {
+            lineage.clone_into(&mut self.lineage);
         }
-        Ok(steps)
+        is_another
     }
 
     /// A part of a revision that was delivered is not a part of another lineage, which goes on from before it. Only a
@@ -230,20 +301,20 @@ impl Resume {
     }
 
     /// The watch stands. Whether the consumer has to forget what it knows.
-    fn created(&mut self, lineage: String, revision: u64, reset: bool) -> bool {
+    fn created(&mut self, lineage: &str, revision: u64, reset: bool) -> bool {
         let from_scratch = reset
             || matches!(self.phase, Phase::Snapshot { .. })
             || (self.phase, self.start) == (Phase::Unstarted, Start::Initial);
         if from_scratch {
             let forget = reset || self.phase == (Phase::Snapshot { begun: true });
             self.phase = Phase::Snapshot { begun: false };
-            self.lineage = lineage;
+            self.relabel(lineage);
             self.through = 0;
             self.partial = Partial::default();
             return forget;
         }
         // The server was told the lineage: if it goes on under another one, that goes on from ours.
-        self.lineage = lineage;
+        self.relabel(lineage);
         if let (Phase::Unstarted, Start::After(revision)) = (self.phase, self.start) {
             self.through = revision;
         }
@@ -280,6 +351,14 @@ impl Resume {
     }
 }
 
+/// What the message of an initial state brings. That is for nobody else.
+fn items<I, E>(message: Arc<Message<I, E>>) -> Vec<I> {
+    match Arc::into_inner(message) {
+        Some(Message { body: Body::Initial { items, .. }, .. }) => items,
+        _ => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,7 +367,7 @@ mod tests {
     type Step = super::Step<String, Event>;
 
     /// The change of a key at a revision.
-    #[derive(Debug, PartialEq)]
+    #[derive(Clone, Debug, PartialEq)]
     struct Event(String, u64);
 
     impl Located for Event {
@@ -336,7 +415,8 @@ mod tests {
     }
 
     fn accept(resume: &mut Resume, message: Message) -> Vec<Step> {
-        resume.accept(message).expect("a message that makes sense")
+        let told = resume.accept(message).expect("a message that makes sense");
+        told.collect()
     }
 
     fn live(revision: u64) -> Resume {

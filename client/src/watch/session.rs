@@ -2,13 +2,20 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::{Stream, StreamExt as _, stream::BoxStream};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream::BoxStream};
+use tokio::time::Instant;
 
-use super::resume::{Located, Message, Place, Resume, Step};
+use super::{
+    broadcast::{Began, Gone, Subscriber},
+    resume::{Body, Located, Message, Place, Resume, Step},
+    told::Told,
+    topic::{self, Joined, Opening, Topic},
+};
 use crate::{
     Client, Cursor, Error,
     call::Pending,
@@ -23,8 +30,8 @@ const DEFAULT_PROGRESS_INTERVAL_MS: u64 = 10_000;
 /// A request that a server answers with a stream to be resumed.
 pub(crate) trait Feed: Clone + Send + Sync + 'static {
     /// What the initial state is made of.
-    type Item: Send + 'static;
-    type Event: Located + Send + 'static;
+    type Item: Send + Sync + 'static;
+    type Event: Located + Clone + Send + Sync + 'static;
 
     /// Opens the stream at this place of this lineage; one attempt.
     fn open(
@@ -33,6 +40,9 @@ pub(crate) trait Feed: Clone + Send + Sync + 'static {
         place: Place,
         lineage: Option<String>,
     ) -> impl Future<Output = Result<Connection<Self::Item, Self::Event>, Failure>> + Send;
+
+    /// What all equal requests are about, whose streams can be one; nothing if each is to have its own.
+    fn topic(&self, client: &Client) -> Option<Arc<Topic<Self::Item, Self::Event>>>;
 }
 
 pub(crate) type Connection<I, E> = Opened<Message<I, E>>;
@@ -49,15 +59,19 @@ pub(crate) async fn start<F: Feed>(
     let timeout = call.timeout.unwrap_or(call.client.transport.timeout());
     let interval_ms = progress_interval_ms.unwrap_or(DEFAULT_PROGRESS_INTERVAL_MS);
     let mut session = Session {
+        topic: call.request.topic(&call.client),
         client: call.client,
         feed: call.request,
+        leads: resume.request().0 == Place::Now,
         resume,
         timeout,
         longest_silence: Duration::from_millis(interval_ms).saturating_mul(3),
+        from_nothing: None,
     };
     let started = tokio::time::timeout(timeout, session.start()).await;
-    let (connection, steps) = started.map_err(|_| Error::DeadlineExceeded)??;
-    Ok(Signals { cursor: session.resume.cursor(), signals: session.run(connection, steps).boxed() })
+    let (source, told) = started.map_err(|_| Error::DeadlineExceeded)??;
+    let cursor = session.resume.cursor();
+    Ok(Signals { heard: session.run(source, told).boxed(), told: Told::default(), cursor })
 }
 
 /// What a watch has to tell, and what becomes of its connections.
@@ -73,65 +87,120 @@ pub(crate) enum Signal<I, E> {
     Standing,
 }
 
+/// What comes at once: the signals of one message, or one of the connection.
+enum Heard<I, E> {
+    Told(Told<I, E>),
+    Lost,
+    Standing,
+}
+
 /// The signals of a watch, whose first connection stands, and the place it has begun at.
 pub(crate) struct Signals<I, E> {
-    pub(crate) signals: BoxStream<'static, Result<Signal<I, E>, Error>>,
+    heard: BoxStream<'static, Result<Heard<I, E>, Error>>,
+    /// What the last message has yet to tell.
+    told: Told<I, E>,
     cursor: Option<Cursor>,
 }
 
-impl<I: Send + 'static, E: Send + 'static> Signals<I, E> {
+impl<I, E> Signals<I, E> {
     /// Only what is told, whatever the connections.
     pub(crate) fn into_steps(self) -> Steps<I, E> {
-        let steps = self.signals.filter_map(async |signal| match signal {
-            Ok(Signal::Step(step)) => Some(Ok(step)),
-            Ok(Signal::AsOf(_) | Signal::Lost | Signal::Standing) => None,
-            Err(error) => Some(Err(error)),
-        });
-        Steps { steps: steps.boxed(), cursor: self.cursor }
+        Steps(self)
+    }
+}
+
+/// Nothing in it is pinned where it is.
+impl<I, E> Unpin for Signals<I, E> {}
+
+impl<I, E: Clone> Stream for Signals<I, E> {
+    type Item = Result<Signal<I, E>, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let told = &mut self.told;
+            let signal = told.next().map(Signal::Step);
+            if let Some(signal) = signal.or_else(|| told.as_of.take().map(Signal::AsOf)) {
+                return Poll::Ready(Some(Ok(signal)));
+            }
+            match ready!(self.heard.poll_next_unpin(cx)) {
+                Some(Ok(Heard::Told(told))) => self.told = told,
+                Some(Ok(Heard::Lost)) => return Poll::Ready(Some(Ok(Signal::Lost))),
+                Some(Ok(Heard::Standing)) => return Poll::Ready(Some(Ok(Signal::Standing))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
     }
 }
 
 /// What a watch has to tell, and the place to come back to.
-pub(crate) struct Steps<I, E> {
-    steps: BoxStream<'static, Result<Step<I, E>, Error>>,
-    cursor: Option<Cursor>,
-}
+pub(crate) struct Steps<I, E>(Signals<I, E>);
 
 impl<I, E> Steps<I, E> {
     pub(crate) fn cursor(&self) -> Option<&Cursor> {
-        self.cursor.as_ref()
+        self.0.cursor.as_ref()
     }
-}
 
-impl<I, E> Stream for Steps<I, E> {
-    type Item = Result<Step<I, E>, Error>;
+    /// The next step, if that is an event which has come already. Many may be told the same: it is lent, and not copied.
+    pub(crate) fn next_event(&mut self) -> Option<&E> {
+        self.0.told.next_event()
+    }
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let step = ready!(self.steps.poll_next_unpin(cx));
-        match &step {
-            Some(Ok(Step::InitialEnd(cursor) | Step::Progress(cursor))) => {
-                self.cursor = Some(cursor.clone());
+    /// The next step.
+    pub(crate) fn poll_next_step(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Step<I, E>, Error>>>
+    where
+        E: Clone,
+    {
+        let Signals { heard, told, cursor } = &mut self.0;
+        let step = loop {
+            if let Some(step) = told.next() {
+                break step;
             }
-            Some(Ok(Step::Reset)) => self.cursor = None,
-            _ => {}
+            match ready!(heard.poll_next_unpin(cx)) {
+                Some(Ok(Heard::Told(next))) => *told = next,
+                Some(Ok(Heard::Lost | Heard::Standing)) => {}
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        };
+        match &step {
+            Step::InitialEnd(next) | Step::Progress(next) => *cursor = Some(next.clone()),
+            Step::Reset => *cursor = None,
+            Step::Initial(_) | Step::Event(_) => {}
         }
-        Poll::Ready(step)
+        Poll::Ready(Some(Ok(step)))
     }
 }
 
-struct Session<F> {
+struct Session<F: Feed> {
     client: Client,
     feed: F,
+    /// Where it may meet watches that are equal.
+    topic: Option<Arc<Topic<F::Item, F::Event>>>,
     resume: Resume,
     /// How long a connection may take to stand.
     timeout: Duration,
     longest_silence: Duration,
+    /// Whether it is about as far as the namespace, so that others may follow the stream that it opens.
+    leads: bool,
+    /// While it has told nothing since it joined an older stream where there was no namespace: the revision then. What
+    /// that stream tells may be of a namespace that was gone by then.
+    from_nothing: Option<u64>,
 }
 
-type Connected<F> = (
-    Connection<<F as Feed>::Item, <F as Feed>::Event>,
-    Vec<Step<<F as Feed>::Item, <F as Feed>::Event>>,
-);
+/// Where the messages come from.
+enum Source<I, E> {
+    Own(Connection<I, E>),
+    /// The stream of all equal watches.
+    Shared(Subscriber<I, E>),
+}
+
+/// Where the messages of a feed come from, and what the first of them tells.
+type Connected<F> =
+    (Source<<F as Feed>::Item, <F as Feed>::Event>, Told<<F as Feed>::Item, <F as Feed>::Event>);
 
 impl<F: Feed> Session<F> {
     /// The first connection: tried a bounded number of times.
@@ -143,7 +212,7 @@ impl<F: Feed> Session<F> {
             attempts += 1;
             match self.connect().await {
                 Ok(connected) => return Ok(connected),
-                Err(failure) if attempts < max_attempts && self.resume.survives(&failure) => {
+                Err(failure) if attempts < max_attempts && self.survives(&failure) => {
                     tokio::time::sleep(backoff.wait(failure.error.retry_after())).await;
                 }
                 Err(failure) => return Err(failure.error),
@@ -154,43 +223,33 @@ impl<F: Feed> Session<F> {
     /// Everything the watch has to tell and what becomes of its connections, over this connection and those after it.
     fn run(
         mut self,
-        mut connection: Connection<F::Item, F::Event>,
-        steps: Vec<Step<F::Item, F::Event>>,
-    ) -> impl Stream<Item = Result<Signal<F::Item, F::Event>, Error>> + Send {
+        mut source: Source<F::Item, F::Event>,
+        told: Told<F::Item, F::Event>,
+    ) -> impl Stream<Item = Result<Heard<F::Item, F::Event>, Error>> + Send {
         async_stream::try_stream! {
-            for step in steps {
-                yield Signal::Step(step);
-            }
+            yield Heard::Told(told);
             let mut backoff = Backoff::for_watches();
             loop {
-                let mut failure = match self.receive(&mut connection).await {
+                let mut failure = match self.receive(&mut source).await {
                     Ok(message) => {
                         backoff = Backoff::for_watches();
-                        let as_of = message.complete_as_of();
-                        for step in self.resume.accept(message)? {
-                            yield Signal::Step(step);
-                        }
-                        if let Some(time_ms) = as_of {
-                            yield Signal::AsOf(time_ms);
-                        }
+                        yield Heard::Told(self.take(message, &mut source)?);
                         continue;
                     }
                     Err(failure) => failure,
                 };
-                yield Signal::Lost;
+                yield Heard::Lost;
                 loop {
-                    if !self.resume.survives(&failure) {
+                    if !self.survives(&failure) {
                         Err(failure.error)?;
                         unreachable!("the error has ended the stream");
                     }
                     tokio::time::sleep(backoff.wait(failure.error.retry_after())).await;
                     match self.connect().await {
-                        Ok((next, steps)) => {
-                            connection = next;
-                            yield Signal::Standing;
-                            for step in steps {
-                                yield Signal::Step(step);
-                            }
+                        Ok((next, told)) => {
+                            source = next;
+                            yield Heard::Standing;
+                            yield Heard::Told(told);
                             break;
                         }
                         Err(next) => failure = next,
@@ -200,26 +259,137 @@ impl<F: Feed> Session<F> {
         }
     }
 
+    /// Takes a message. A watch that has caught up need not go on alone.
+    fn take(
+        &mut self,
+        message: Arc<Message<F::Item, F::Event>>,
+        source: &mut Source<F::Item, F::Event>,
+    ) -> Result<Told<F::Item, F::Event>, Error> {
+        self.from_nothing.take_if(|revision| message.tells_past(*revision));
+        self.leads |= message.is_newest();
+        let told = self.resume.accept(message)?;
+        if let (Source::Own(_), Some(topic)) = (&*source, &self.topic)
+            && let Some((lineage, revision)) = self.resume.position()
+            && let Some(subscriber) = topic.join_ahead(revision, lineage)
+        {
+            *source = Source::Shared(subscriber);
+            self.leads = true;
+        }
+        Ok(told)
+    }
+
+    /// Whether the watch goes on, with a new connection, after this failure. What has ended a history that was over
+    /// before the watch began does not concern it: it begins now once more.
+    fn survives(&mut self, failure: &Failure) -> bool {
+        if self.resume.survives(failure) {
+            return true;
+        }
+        let is_of_before = self.from_nothing.take().is_some();
+        if is_of_before {
+            self.resume.begin_again();
+        }
+        is_of_before
+    }
+
     /// Connects, from where the watch has come to, and waits until the server says that it stands.
     async fn connect(&mut self) -> Result<Connected<F>, Failure> {
-        let (place, lineage) = self.resume.request();
-        let transport = &self.client.transport;
-        let attempt = async {
-            let mut connection = self.feed.clone().open(transport, place, lineage).await?;
-            let first = connection.messages.next().await;
-            let first = first.unwrap_or_else(|| Err(lost("the watch ended before it stood")))?;
-            Ok((connection, first))
-        };
+        let transport = Arc::clone(&self.client.transport);
         let deadline = deadline_after(self.timeout);
-        let (connection, first) = transport.in_time(deadline, attempt).await?;
-        let steps =
+        transport.in_time(deadline, self.connect_in_time(deadline)).await
+    }
+
+    async fn connect_in_time(&mut self, deadline: Instant) -> Result<Connected<F>, Failure> {
+        let joined = match self.topic.clone() {
+            Some(topic) => self.join(&topic, deadline).await?,
+            None => None,
+        };
+        let (source, first) = match joined {
+            Some(Joined { subscriber, began: Began { lineage, after }, .. }) => {
+                (Source::Shared(subscriber), created(lineage, after))
+            }
+            None => {
+                let (place, lineage) = self.resume.request();
+                let transport = &self.client.transport;
+                let (connection, first) = open(&self.feed, transport, place, lineage).await?;
+                (Source::Own(connection), first)
+            }
+        };
+        let told =
             self.resume.accept(first).map_err(|error| Failure { error, cause: Cause::Answered })?;
-        Ok((connection, steps))
+        Ok((source, told))
+    }
+
+    /// Joins the stream of all equal watches, or opens it; nothing if this one has to go alone.
+    async fn join(
+        &mut self,
+        topic: &Topic<F::Item, F::Event>,
+        deadline: Instant,
+    ) -> Result<Option<Joined<F::Item, F::Event>>, Failure> {
+        let (place, lineage) = self.resume.request();
+        let known = lineage.as_deref().unwrap_or_default();
+        let joined = match place {
+            Place::Now => topic.join_now(self.opening(place, None), deadline).await,
+            Place::After { revision, .. } if self.resume.is_live() => {
+                // Whoever may begin again does so alone.
+                let place = Place::After { revision, or_initial: false };
+                let opening = self.leads.then(|| self.opening(place, lineage.clone()));
+                topic.join_after(revision, known, opening).await
+            }
+            Place::After { .. } | Place::Initial => Ok(None),
+        };
+        match joined {
+            Ok(joined) => {
+                let older = joined.as_ref().filter(|it| it.is_older && place == Place::Now);
+                let from_nothing = older.filter(|it| it.began.lineage.is_empty());
+                self.from_nothing = from_nothing.map(|it| it.began.after);
+                Ok(joined)
+            }
+            // It was asked for the place of another.
+            Err(failure) if place != Place::Now && !failure.is_passing() => Ok(None),
+            Err(failure) => Err(failure.duplicate()),
+        }
+    }
+
+    /// How a stream is opened that others may join.
+    fn opening(
+        &self,
+        place: Place,
+        lineage: Option<String>,
+    ) -> impl Fn() -> Opening<F::Item, F::Event> + use<F> {
+        let (feed, transport) = (self.feed.clone(), Arc::clone(&self.client.transport));
+        let (timeout, longest_silence) = (self.timeout, self.longest_silence);
+        move || {
+            let (feed, lineage, opened) = (feed.clone(), lineage.clone(), Arc::clone(&transport));
+            let connecting = async move {
+                let opening = open(&feed, &opened, place, lineage);
+                opened.in_time(deadline_after(timeout), opening).await
+            };
+            let transport = Arc::clone(&transport);
+            Opening { transport, connecting: connecting.boxed(), longest_silence }
+        }
+    }
+
+    /// The next message.
+    async fn receive(
+        &mut self,
+        source: &mut Source<F::Item, F::Event>,
+    ) -> Result<Arc<Message<F::Item, F::Event>>, Failure> {
+        match source {
+            Source::Own(connection) => self.receive_own(connection).await.map(Arc::new),
+            Source::Shared(subscriber) => match topic::next(subscriber).await {
+                Ok(message) => Ok(message),
+                Err(Gone::Ended(failure)) => Err(failure.duplicate()),
+                Err(Gone::Behind) => {
+                    self.leads = false;
+                    Err(lost("others have read the watch faster"))
+                }
+            },
+        }
     }
 
     /// The next message. Silence is a failure too: a connection whose other side is gone without a word
     /// looks like nothing else.
-    async fn receive(
+    async fn receive_own(
         &self,
         connection: &mut Connection<F::Item, F::Event>,
     ) -> Result<Message<F::Item, F::Event>, Failure> {
@@ -236,7 +406,27 @@ impl<F: Feed> Session<F> {
     }
 }
 
-fn lost(message: &str) -> Failure {
+/// Opens a stream and waits for its first message.
+async fn open<F: Feed>(
+    feed: &F,
+    transport: &Transport,
+    place: Place,
+    lineage: Option<String>,
+) -> Result<topic::Connected<F::Item, F::Event>, Failure> {
+    let mut connection = feed.clone().open(transport, place, lineage).await?;
+    let first = connection.messages.next().await;
+    let first = first.unwrap_or_else(|| Err(lost("the watch ended before it stood")))?;
+    Ok((connection, first))
+}
+
+/// What a stream of its own would tell a watch first.
+fn created<I, E>(lineage: String, revision: u64) -> Message<I, E> {
+    let body = Body::Created { lineage, revision, reset: false };
+    let new_lineage = String::new();
+    Message { revision, time_ms: 0, complete_through: 0, new_lineage, body }
+}
+
+pub(super) fn lost(message: &str) -> Failure {
     Failure {
         error: Error::Unavailable { message: message.to_owned(), retry_after: None },
         cause: Cause::Lost,
