@@ -58,6 +58,11 @@ pub fn with_namespace(test: &str, run: impl AsyncFnOnce(Namespace)) {
     });
 }
 
+/// Runs a test.
+pub fn block_on<T>(test: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(test)
+}
+
 /// A client with much time.
 pub async fn connect(address: SocketAddr) -> Client {
     let builder = Client::builder(address.to_string()).timeout(PATIENCE);

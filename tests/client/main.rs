@@ -22,6 +22,7 @@ mod leases;
 mod locks;
 mod pipeline;
 mod retries;
+mod shared_watches;
 mod tour;
 mod transfers;
 mod typed;

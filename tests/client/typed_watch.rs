@@ -170,13 +170,13 @@ async fn other_client(ns: &Namespace) -> Namespace {
     builder.connect().await.expect("the server answers").namespace(ns.name())
 }
 
-async fn next<T>(watch: &mut WatchStream<T>) -> Result<WatchItem<T>, Error> {
+pub async fn next<T>(watch: &mut WatchStream<T>) -> Result<WatchItem<T>, Error> {
     let item = timeout(PATIENCE, watch.next()).await.expect("something comes");
     item.expect("a watch does not end without an error")
 }
 
 /// The next event; progress may come before.
-async fn event<T: std::fmt::Debug>(watch: &mut WatchStream<T>) -> Event<T> {
+pub async fn event<T: std::fmt::Debug>(watch: &mut WatchStream<T>) -> Event<T> {
     loop {
         match next(watch).await.expect("goes on") {
             WatchItem::Event(event) => return event,
@@ -186,7 +186,7 @@ async fn event<T: std::fmt::Debug>(watch: &mut WatchStream<T>) -> Event<T> {
     }
 }
 
-fn set_value<T: Copy + std::fmt::Debug>(event: &Event<T>) -> T {
+pub fn set_value<T: Copy + std::fmt::Debug>(event: &Event<T>) -> T {
     match &event.change {
         Change::Set(entry) => entry.value,
         other => panic!("{other:?}"),

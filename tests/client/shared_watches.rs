@@ -1,0 +1,218 @@
+//! Equal watches of one client, which share a stream: each sees what it would see on a stream of its own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures::future::{join_all, try_join_all};
+use holdfast_client::{Client, Error, Namespace, Selector, WatchItem, WatchStream};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    fixture::{self, PATIENCE, fresh_name},
+    proxy::Proxy,
+    typed_watch::{event, next, set_value},
+};
+
+#[test]
+fn equal_watches_have_one_stream_and_it_ends_with_the_last_of_them() {
+    with_server(async |address, ns| {
+        let watches = join_all((0..100).map(|_| watch(&ns))).await;
+        let mut later = watch(&ns.client().clone().namespace(ns.name())).await;
+        let mut other = ns.watch::<u64>(Selector::prefix("other")).await.expect("stands");
+        until_open(address, 2).await;
+        ns.set("k", &1).await.expect("answers");
+        ns.set("other", &2).await.expect("answers");
+        assert_eq!(set_value(&event(&mut later).await), 1);
+        assert_eq!(set_value(&event(&mut other).await), 2);
+        for mut watch in watches {
+            assert_eq!(set_value(&event(&mut watch).await), 1);
+            assert_eq!(set_value(&event(&mut watch).await), 2);
+        }
+        until_open(address, 2).await;
+        drop(later);
+        until_open(address, 1).await;
+        drop(other);
+        until_open(address, 0).await;
+    });
+}
+
+#[test]
+fn a_watch_that_joins_sees_what_is_written_from_then_on_and_nothing_else() {
+    with_server(async |address, ns| {
+        let mut first = watch(&ns).await;
+        let mut watches = Vec::new();
+        for number in 0..300 {
+            ns.set("before", &number).await.expect("answers");
+            // Many at a time: what comes meanwhile keeps the stream busy.
+            let mut joined =
+                try_join_all((0..3).map(|_| ns.watch::<u64>(Selector::all()).into_future()))
+                    .await
+                    .expect("stand");
+            ns.set("after", &number).await.expect("answers");
+            for watch in &mut joined {
+                let seen = event(watch).await;
+                assert_eq!((seen.key.as_str(), set_value(&seen)), ("after", number));
+            }
+            watches.extend(joined.pop());
+        }
+        until_open(address, 1).await;
+        for number in 0..300 {
+            assert_eq!(event(&mut first).await.key, "before");
+            assert_eq!(set_value(&event(&mut first).await), number);
+        }
+    });
+}
+
+#[test]
+fn who_stands_still_loses_nothing_and_holds_up_nobody() {
+    const WRITES: u64 = 300;
+    const KEYS: u64 = 100;
+    with_server(async |address, ns| {
+        let mut slow = watch(&ns).await;
+        let mut fast = watch(&ns).await;
+        for write in 0..WRITES {
+            let pairs = (0..KEYS).map(|key| (format!("k{key:02}"), write));
+            ns.set_many(pairs).await.expect("answers");
+            for _ in 0..KEYS {
+                assert_eq!(set_value(&event(&mut fast).await), write);
+            }
+        }
+        for write in 0..WRITES {
+            for key in 0..KEYS {
+                let seen = event(&mut slow).await;
+                let value = set_value(&seen);
+                assert_eq!((seen.key, value), (format!("k{key:02}"), write));
+            }
+        }
+        until_shared(address, &ns, &mut [slow, fast]).await;
+    });
+}
+
+#[test]
+fn a_watch_alone_may_stand_still_too() {
+    const WRITES: u64 = 2_000;
+    with_server(async |_, ns| {
+        let mut watch = watch(&ns).await;
+        for number in 0..WRITES {
+            ns.set("k", &number).await.expect("answers");
+        }
+        for number in 0..WRITES {
+            assert_eq!(set_value(&event(&mut watch).await), number);
+        }
+    });
+}
+
+#[test]
+fn cut_connections_cost_nothing_and_are_shared_again() {
+    const WRITES: u64 = 2_000;
+    const READERS: usize = 30;
+    with_server(async |address, ns| {
+        let proxy = Proxy::to(address).await;
+        let far = fixture::connect(proxy.address).await.namespace(ns.name());
+        let watches = join_all((0..READERS).map(|_| watch(&far))).await;
+        let readers = watches.into_iter().map(|mut watch| {
+            tokio::spawn(async move {
+                for number in 0..WRITES {
+                    let (left, right) = (event(&mut watch).await, event(&mut watch).await);
+                    assert_eq!((left.key.as_str(), set_value(&left)), ("left", number));
+                    assert_eq!((right.key.as_str(), set_value(&right)), ("right", number));
+                }
+                watch
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        for number in 0..WRITES {
+            // Two events a revision, so that a cut may fall inside of one.
+            ns.set_many([("left", number), ("right", number)]).await.expect("answers");
+            if number % 200 == 100 {
+                proxy.cut();
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let mut watches = try_join_all(readers).await.expect("nothing is lost or comes twice");
+        until_shared(address, &ns, &mut watches).await;
+    });
+}
+
+#[test]
+fn a_watch_of_a_namespace_made_anew_is_not_ended_with_the_former() {
+    with_server(async |address, ns| {
+        for number in 0..50 {
+            ns.set("k", &number).await.expect("answers");
+            let former = join_all((0..5).map(|_| watch(&ns))).await;
+            ns.set("k", &number).await.expect("answers");
+            ns.delete_namespace().await.expect("answers");
+            // The streams of the former one may not have noticed yet.
+            let mut anew = join_all((0..5).map(|_| watch(&ns))).await;
+            ns.set("new", &number).await.expect("answers");
+            for mut watch in former {
+                assert_eq!(event(&mut watch).await.key, "k");
+                let end = end_of(&mut watch).await;
+                assert!(matches!(end, Error::LineageChanged { .. }), "{end}");
+            }
+            for watch in &mut anew {
+                assert_eq!(event(watch).await.key, "new");
+            }
+            until_open(address, 1).await;
+            drop(anew);
+            ns.delete_namespace().await.expect("answers");
+        }
+    });
+}
+
+/// Runs a test on a server that nobody else watches, and a namespace there.
+fn with_server(run: impl AsyncFnOnce(SocketAddr, Namespace)) {
+    let address = fixture::start();
+    fixture::block_on(async {
+        let client = fixture::connect(address).await;
+        let whole = run(address, client.namespace(fresh_name("shared")));
+        timeout(2 * PATIENCE, whole).await.expect("the test comes to an end");
+    });
+}
+
+async fn watch(ns: &Namespace) -> WatchStream<u64> {
+    ns.watch(Selector::all()).await.expect("stands")
+}
+
+/// Waits until the server has so many watches.
+async fn until_open(address: SocketAddr, watches: u64) {
+    let client = fixture::connect(address).await;
+    let reached = async {
+        while open_watches(&client).await != watches {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if timeout(PATIENCE, reached).await.is_err() {
+        panic!("{} watches are open, not {watches}", open_watches(&client).await);
+    }
+}
+
+async fn open_watches(client: &Client) -> u64 {
+    client.stats().await.expect("answers").watches
+}
+
+/// Writes, and reads that by all of these, until they have found each other on one stream.
+async fn until_shared(address: SocketAddr, ns: &Namespace, watches: &mut [WatchStream<u64>]) {
+    let client = fixture::connect(address).await;
+    let shared = async {
+        for number in 1_000_000.. {
+            ns.set("last", &number).await.expect("answers");
+            for watch in &mut *watches {
+                assert_eq!(set_value(&event(watch).await), number);
+            }
+            if open_watches(&client).await == 1 {
+                break;
+            }
+        }
+    };
+    timeout(PATIENCE, shared).await.expect("they share a stream");
+}
+
+async fn end_of(watch: &mut WatchStream<u64>) -> Error {
+    loop {
+        match next(watch).await {
+            Ok(WatchItem::Progress(_)) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => return error,
+        }
+    }
+}
