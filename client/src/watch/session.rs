@@ -328,7 +328,10 @@ impl<F: Feed> Session<F> {
         let (place, lineage) = self.resume.request();
         let known = lineage.as_deref().unwrap_or_default();
         let joined = match place {
-            Place::Now => topic.join_now(self.opening(place, None), deadline).await,
+            Place::Now => {
+                let transport = &self.client.transport;
+                topic.join_now(transport, self.opening(place, None), deadline).await
+            }
             Place::After { revision, .. } if self.resume.is_live() => {
                 // Whoever may begin again does so alone.
                 let place = Place::After { revision, or_initial: false };

@@ -35,7 +35,9 @@ const AT_ONCE: usize = 32;
 const MOST_OUTDATED: usize = 3;
 
 /// What the watches of a client are about, by what they ask for.
-pub(crate) struct Topics<I, E>(Mutex<HashMap<Vec<u8>, Weak<Topic<I, E>>>>);
+pub(crate) struct Topics<I, E>(Mutex<ByKey<I, E>>);
+
+type ByKey<I, E> = HashMap<Vec<u8>, Weak<Topic<I, E>>>;
 
 /// Equal watches. It lasts as long as any of them.
 pub(crate) struct Topic<I, E> {
@@ -120,6 +122,7 @@ impl<I: Send + Sync + 'static, E: Send + Sync + 'static> Topic<I, E> {
     /// Joins the stream for all for what is committed from now on, or opens it. Nothing if neither is possible.
     pub(crate) async fn join_now(
         &self,
+        transport: &Transport,
         opening: impl Fn() -> Opening<I, E>,
         deadline: Instant,
     ) -> Result<Option<Joined<I, E>>, Arc<Failure>> {
@@ -133,7 +136,7 @@ impl<I: Send + Sync + 'static, E: Send + Sync + 'static> Topic<I, E> {
             let broadcast = Arc::clone(subscriber.broadcast());
             // What is committed after the answer to what is asked now comes after the place that was taken.
             let newest = broadcast.newest();
-            let asked = opening().transport.attempt(self.probe.clone(), deadline).await;
+            let asked = transport.attempt(self.probe.clone(), deadline).await;
             let Ok(now) = asked else { break };
             if broadcast.lineage() == now.lineage {
                 let began = Began { lineage: now.lineage, after: now.revision.max(newest) };
