@@ -7,7 +7,7 @@ use std::{
 };
 
 use holdfast_client::Client;
-use holdfast_server::{config::Config, serve::Server};
+use holdfast_server::{busy_poll, config::Config, serve::Server};
 use tonic::transport::{Channel, Endpoint};
 
 /// The argument by which this program is a server and nothing else; the URL of the backend follows.
@@ -83,7 +83,7 @@ pub fn resident_bytes(id: u32) -> Option<u64> {
 
 /// Is a server until it is killed. The first line printed is its address.
 pub fn serve(url: &str) {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime can be built");
+    let runtime = busy_poll::runtime(Config::default().busy_poll).expect("a runtime can be built");
     runtime.block_on(async {
         let server = bind(url).await;
         println!("{}", server.local_addr());
