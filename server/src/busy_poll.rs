@@ -36,13 +36,18 @@ impl Patience {
         Self { short: 0, since: now() }
     }
 
+    /// Begins to wait.
+    fn begin(&mut self) {
+        self.since = now();
+    }
+
     /// Begins to wait: looks for work as long as that is worth it. Whether it was found.
     pub fn look(&mut self, is_there: impl FnMut() -> bool) -> bool {
         self.look_for(longest(), is_there)
     }
 
     fn look_for(&mut self, longest: Duration, mut is_there: impl FnMut() -> bool) -> bool {
-        self.since = now();
+        self.begin();
         if self.short < ENOUGH || longest.is_zero() {
             return false;
         }
@@ -152,6 +157,7 @@ mod workers {
     impl Workers {
         fn begin_to_wait(&self) {
             let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
+            PATIENCE.with_borrow_mut(super::Patience::begin);
             if !self.has_connections.load(Ordering::Relaxed) {
                 return;
             }

@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
-use holdfast_client::{Client, Error, Namespace, Selector, WatchItem, WatchStream};
+use holdfast_client::{Client, Error, Namespace, Raw, Selector, WatchItem, WatchStream};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -84,6 +85,46 @@ fn who_stands_still_loses_nothing_and_holds_up_nobody() {
             }
         }
         until_shared(address, &ns, &mut [slow, fast]).await;
+    });
+}
+
+#[test]
+fn revisions_that_take_several_messages_are_told_in_whole() {
+    // As much as a revision may have; some of it has gone by when the slow one comes to it.
+    const KEYS: usize = 31;
+    with_server(async |_, ns| {
+        let large = ns.clone().with_codec(Raw::new());
+        let (mut fast, mut slow) = (watch_large(&large).await, watch_large(&large).await);
+        let mut revisions = 0..;
+        for at_once in [1, 2, 3, 1, 2] {
+            let revisions: Vec<u8> = revisions.by_ref().take(at_once).collect();
+            for revision in &revisions {
+                set_large(&large, KEYS, *revision).await;
+                read_large(&mut fast, KEYS, *revision).await;
+            }
+            for revision in &revisions {
+                read_large(&mut slow, KEYS, *revision).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn who_stands_still_does_not_hold_up_those_who_come_later() {
+    const REVISIONS: u8 = 4;
+    const KEYS: usize = 20;
+    with_server(async |_, ns| {
+        let large = ns.clone().with_codec(Raw::new());
+        let mut still = watch_large(&large).await;
+        for revision in 0..REVISIONS {
+            set_large(&large, KEYS, revision).await;
+        }
+        let mut later = watch_large(&large).await;
+        set_large(&large, KEYS, REVISIONS).await;
+        read_large(&mut later, KEYS, REVISIONS).await;
+        for revision in 0..=REVISIONS {
+            read_large(&mut still, KEYS, revision).await;
+        }
     });
 }
 
@@ -170,6 +211,27 @@ fn with_server(run: impl AsyncFnOnce(SocketAddr, Namespace)) {
 
 async fn watch(ns: &Namespace) -> WatchStream<u64> {
     ns.watch(Selector::all()).await.expect("stands")
+}
+
+async fn watch_large(ns: &Namespace<Raw>) -> WatchStream<Bytes> {
+    ns.watch(Selector::all()).await.expect("stands")
+}
+
+/// Writes so many values of half a mebibyte at one revision.
+async fn set_large(ns: &Namespace<Raw>, keys: usize, byte: u8) {
+    let value = vec![byte; 512 << 10];
+    let pairs = (0..keys).map(|key| (format!("k{key:02}"), &value));
+    ns.set_many(pairs).await.expect("answers");
+}
+
+/// Reads what was written.
+async fn read_large(watch: &mut WatchStream<Bytes>, keys: usize, byte: u8) {
+    for key in 0..keys {
+        let seen = event(watch).await;
+        let expected = (format!("k{key:02}"), byte);
+        let value = set_value(&seen)[0];
+        assert_eq!((seen.key, value), expected);
+    }
 }
 
 /// Waits until the server has so many watches.

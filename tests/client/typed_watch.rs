@@ -186,9 +186,9 @@ pub async fn event<T: std::fmt::Debug>(watch: &mut WatchStream<T>) -> Event<T> {
     }
 }
 
-pub fn set_value<T: Copy + std::fmt::Debug>(event: &Event<T>) -> T {
+pub fn set_value<T: Clone + std::fmt::Debug>(event: &Event<T>) -> T {
     match &event.change {
-        Change::Set(entry) => entry.value,
+        Change::Set(entry) => entry.value.clone(),
         other => panic!("{other:?}"),
     }
 }

@@ -11,14 +11,14 @@ use std::{
 
 use slab::Slab;
 
-use super::resume::Message;
+use super::resume::{Located, Message};
 use crate::error::Failure;
 
-/// How much the ring holds for those who have not read it yet.
-const MAX_MESSAGES: usize = 256;
-const MAX_BYTES: usize = 4 << 20;
+/// How much the ring holds for those who have not read it yet. A message has up to 4 MiB.
+const MAX_MESSAGES: usize = 4096;
+const MAX_BYTES: usize = 16 << 20;
 /// How much of that it keeps when all have read it, for those who come back from a lost connection.
-const KEPT_BYTES: usize = 512 << 10;
+const KEPT_BYTES: usize = 128 << 10;
 
 /// A stream that is under way.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Ring<I, E> {
     /// The number of the first slot; they are counted from the beginning of the stream.
     first: u64,
     bytes: usize,
-    /// All events up to this revision came before the first slot.
+    /// No event before the first slot was of a later revision.
     before: u64,
     /// All events up to this revision have come.
     through: u64,
@@ -41,6 +41,8 @@ struct Ring<I, E> {
     began: Option<Began>,
     /// What wakes the subscribers that wait.
     wakers: Slab<Option<Waker>>,
+    /// Whether there ever were two who read it at once.
+    is_shared: bool,
     /// How many subscribers have a place, all in all and at the end.
     subscribers: usize,
     at_end: usize,
@@ -53,6 +55,9 @@ struct Ring<I, E> {
 #[derive(Debug)]
 struct Slot<I, E> {
     message: Arc<Message<I, E>>,
+    /// No event up to its end is of a later revision. What it is complete through may be less: the events of a revision may
+    /// be spread over messages.
+    reaches: u64,
     bytes: usize,
     /// How many subscribers read this next.
     subscribers: usize,
@@ -111,17 +116,22 @@ impl<I, E> Broadcast<I, E> {
         self.subscribe_at(|ring| Some(ring.first + ring.slots.len() as u64))
     }
 
-    /// Reads all that comes, and has come, after a revision; nothing if that is not held, or of another lineage.
+    /// Reads all that comes, and has come, after a revision; nothing if that is not held, or of another lineage. Answers the
+    /// lineage, too.
     pub(crate) fn subscribe_after(
         self: &Arc<Self>,
         revision: u64,
         lineage: &str,
-    ) -> Option<Subscriber<I, E>> {
-        // Whoever knows of no lineage has seen nothing yet that could be of another.
-        self.subscribe_at(|ring| {
-            let is_ours = lineage.is_empty() || lineage == ring.lineage;
+    ) -> Option<(Subscriber<I, E>, String)> {
+        let mut present = String::new();
+        let subscriber = self.subscribe_at(|ring| {
+            present.clone_from(&ring.lineage);
+            // Whoever knows of no namespace may go on with one that came to be since.
+            let begins = ring.began.as_ref().is_some_and(|began| began.lineage.is_empty());
+            let is_ours = lineage == ring.lineage || (lineage.is_empty() && begins);
             (is_ours && ring.before <= revision).then(|| ring.after(revision))
-        })
+        });
+        Some((subscriber?, present))
     }
 
     /// The same for who is told by another stream, and has been told as much as has come by this one.
@@ -132,7 +142,7 @@ impl<I, E> Broadcast<I, E> {
     ) -> Option<Subscriber<I, E>> {
         self.subscribe_at(|ring| {
             let is_ahead = ring.through <= revision && ring.lineage == lineage;
-            is_ahead.then(|| ring.after(revision))
+            (is_ahead && ring.before <= revision).then(|| ring.after(revision))
         })
     }
 
@@ -147,7 +157,12 @@ impl<I, E> Broadcast<I, E> {
         let next = place(&ring)?;
         *ring.readers_of(next) += 1;
         ring.subscribers += 1;
+        ring.is_shared |= ring.subscribers > 1;
         let id = ring.wakers.insert(None);
+        // Those who hold it up may be left behind now.
+        let publisher = if ring.is_full { ring.publisher.take() } else { None };
+        drop(ring);
+        publisher.into_iter().for_each(Waker::wake);
         Some(Subscriber { broadcast: Arc::clone(self), id, next })
     }
 
@@ -166,7 +181,10 @@ impl<I, E> Broadcast<I, E> {
         &self,
         context: &mut Context<'_>,
         message: &mut Option<(Message<I, E>, usize)>,
-    ) -> Poll<()> {
+    ) -> Poll<()>
+    where
+        E: Located,
+    {
         let mut ring = self.ring();
         ring.is_full = !ring.make_room();
         if ring.is_full {
@@ -228,6 +246,7 @@ impl<I, E> Default for Ring<I, E> {
             lineage: String::new(),
             began: None,
             wakers: Slab::new(),
+            is_shared: false,
             subscribers: 0,
             at_end: 0,
             end: None,
@@ -240,31 +259,49 @@ impl<I, E> Default for Ring<I, E> {
 impl<I, E> Ring<I, E> {
     /// The number of the first slot that may have something after a revision.
     fn after(&self, revision: u64) -> u64 {
-        let is_known = |slot: &Slot<I, E>| slot.message.complete_through <= revision;
-        self.first + self.slots.partition_point(is_known) as u64
+        self.first + self.slots.partition_point(|slot| slot.reaches <= revision) as u64
     }
 
-    /// Drops what is too much. Not possible if that would leave nobody who reads.
+    /// Drops what is too much. Not possible while nobody is far ahead of those who would be left behind.
     fn make_room(&mut self) -> bool {
-        while let Some(slot) = self.slots.front() {
-            let is_full = self.slots.len() >= MAX_MESSAGES || self.bytes >= MAX_BYTES;
-            let is_read = slot.subscribers == 0 && self.bytes >= KEPT_BYTES;
-            if !is_full && !is_read {
-                break;
-            }
-            if slot.subscribers == self.subscribers && self.subscribers > 0 {
+        self.drop_read();
+        while self.slots.len() >= MAX_MESSAGES || self.bytes >= MAX_BYTES {
+            let is_unread = self.slots.front().is_some_and(|slot| slot.subscribers > 0);
+            if is_unread && !self.is_read_by_half() {
                 return false;
             }
-            self.subscribers -= slot.subscribers;
-            self.bytes -= slot.bytes;
-            self.before = self.before.max(slot.message.complete_through);
-            self.first += 1;
-            self.slots.pop_front();
+            self.drop_first();
         }
         true
     }
 
-    fn push(&mut self, message: Message<I, E>, bytes: usize) {
+    /// Whether anybody has read at least half of what is held.
+    fn is_read_by_half(&self) -> bool {
+        let half = self.slots.len().div_ceil(2);
+        self.at_end > 0 || self.slots.range(half..).any(|slot| slot.subscribers > 0)
+    }
+
+    /// Drops what all have read, but for what is kept of it.
+    fn drop_read(&mut self) {
+        let kept = if self.is_shared { KEPT_BYTES } else { 0 };
+        while self.bytes > kept && self.slots.front().is_some_and(|slot| slot.subscribers == 0) {
+            self.drop_first();
+        }
+    }
+
+    /// Drops the first slot. Who has yet to read it is left behind.
+    fn drop_first(&mut self) {
+        let Some(slot) = self.slots.pop_front() else { return };
+        self.subscribers -= slot.subscribers;
+        self.bytes -= slot.bytes;
+        self.before = self.before.max(slot.reaches);
+        self.first += 1;
+    }
+
+    fn push(&mut self, message: Message<I, E>, bytes: usize)
+    where
+        E: Located,
+    {
         if !message.new_lineage.is_empty() {
             message.new_lineage.clone_into(&mut self.lineage);
         }
@@ -272,7 +309,8 @@ impl<I, E> Ring<I, E> {
         self.newest = self.newest.max(message.revision).max(self.through);
         self.bytes += bytes;
         let subscribers = std::mem::take(&mut self.at_end);
-        self.slots.push_back(Slot { message: Arc::new(message), bytes, subscribers });
+        let reaches = message.reaches();
+        self.slots.push_back(Slot { message: Arc::new(message), reaches, bytes, subscribers });
     }
 
     /// The slot of this number; none if it is yet to come, or no longer held.
@@ -331,6 +369,7 @@ impl<I, E> Subscriber<I, E> {
         slot.subscribers -= 1;
         self.next += 1;
         *ring.readers_of(self.next) += 1;
+        ring.drop_read();
         let publisher = if ring.is_full { ring.publisher.take() } else { None };
         drop(ring);
         publisher.into_iter().for_each(Waker::wake);
@@ -365,15 +404,43 @@ impl<I, E> Drop for Subscriber<I, E> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        task::Wake,
+    };
+
     use futures::task::noop_waker_ref;
 
     use super::*;
     use crate::watch::{resume::Body, session::lost};
 
-    type Ours = Broadcast<(), ()>;
+    type Ours = Broadcast<(), Event>;
+
+    /// An event of a revision.
+    #[derive(Debug)]
+    struct Event(u64);
+
+    impl Located for Event {
+        fn revision(&self) -> u64 {
+            self.0
+        }
+
+        fn identity(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 
     /// A stream of the lineage `l` after revision 5, and who reads it.
-    fn begun() -> (Arc<Ours>, Subscriber<(), ()>) {
+    fn begun() -> (Arc<Ours>, Subscriber<(), Event>) {
         let (broadcast, subscriber) = Ours::with_subscriber();
         broadcast.begin(Began { lineage: "l".to_owned(), after: 5 });
         (broadcast, subscriber)
@@ -385,18 +452,23 @@ mod tests {
 
     /// Whether there was room for a message that is complete through this revision.
     fn push(broadcast: &Ours, through: u64, bytes: usize) -> bool {
+        push_part(broadcast, through, through, bytes)
+    }
+
+    /// The same for one with an event of a revision that may not be complete with it.
+    fn push_part(broadcast: &Ours, revision: u64, complete_through: u64, bytes: usize) -> bool {
         let message = Message {
-            revision: through,
+            revision,
             time_ms: 0,
-            complete_through: through,
+            complete_through,
             new_lineage: String::new(),
-            body: Body::Nothing,
+            body: Body::Events(vec![Event(revision)]),
         };
         broadcast.poll_push(&mut context(), &mut Some((message, bytes))).is_ready()
     }
 
     /// What the next message is complete through; none if there is none, an error if it is no longer held.
-    fn read(subscriber: &mut Subscriber<(), ()>) -> Result<Option<u64>, Gone> {
+    fn read(subscriber: &mut Subscriber<(), Event>) -> Result<Option<u64>, Gone> {
         match subscriber.poll_next(&mut context()) {
             Poll::Ready(message) => message.map(|message| Some(message.complete_through)),
             Poll::Pending => Ok(None),
@@ -410,7 +482,7 @@ mod tests {
             assert!(push(&broadcast, through, 1));
         }
         for (after, expected) in [(5, 7), (6, 7), (7, 9), (8, 9)] {
-            let mut joined = broadcast.subscribe_after(after, "l").expect("it is held");
+            let (mut joined, _) = broadcast.subscribe_after(after, "l").expect("it is held");
             assert_eq!(read(&mut joined).expect("it is held"), Some(expected));
         }
         assert!(broadcast.subscribe_after(4, "l").is_none());
@@ -425,7 +497,7 @@ mod tests {
     fn the_slow_one_is_left_behind_and_the_fast_one_gets_everything() {
         let (broadcast, mut slow) = begun();
         let mut fast = broadcast.subscribe().expect("it goes on");
-        for through in 6..1_000 {
+        for through in 6..10_000 {
             assert!(push(&broadcast, through, 1));
             assert_eq!(read(&mut fast).expect("it is held"), Some(through));
         }
@@ -437,26 +509,63 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_is_faster_the_stream_waits() {
+    fn parts_of_a_revision_are_not_taken_for_what_came_before_it() {
+        let (broadcast, mut first) = begun();
+        for complete in [5, 5, 6] {
+            assert!(push_part(&broadcast, 6, complete, MAX_BYTES / 2 - 1));
+        }
+        let place = |after| broadcast.subscribe_after(after, "l").map(|(joined, _)| joined.next);
+        assert_eq!((place(5), place(6)), (Some(0), Some(3)));
+        let _fast = broadcast.subscribe_after(6, "l").expect("it is held");
+        assert!(push(&broadcast, 7, 1), "one is faster");
+        assert!(matches!(read(&mut first), Err(Gone::Behind)));
+        assert!(place(5).is_none(), "the first part is gone");
+        assert!(broadcast.subscribe_ahead(5, "l").is_none());
+    }
+
+    #[test]
+    fn where_nobody_is_far_ahead_the_stream_waits() {
+        const PARTS: usize = 8;
         let (broadcast, mut first) = begun();
         let mut second = broadcast.subscribe().expect("it goes on");
-        assert!(push(&broadcast, 6, MAX_BYTES));
-        assert!(!push(&broadcast, 7, 1), "both are yet to read the first");
-        assert_eq!(read(&mut first).expect("it is held"), Some(6));
-        assert!(push(&broadcast, 7, 1), "one is faster now");
+        for through in 6..6 + PARTS as u64 {
+            assert!(push(&broadcast, through, MAX_BYTES / PARTS));
+        }
+        for through in 6..6 + PARTS as u64 / 2 {
+            assert!(!push(&broadcast, 20, 1), "they have yet to read half of it");
+            assert_eq!(read(&mut first).expect("it is held"), Some(through));
+        }
+        assert!(push(&broadcast, 20, 1), "one has now");
         assert!(matches!(read(&mut second), Err(Gone::Behind)));
-        assert_eq!(read(&mut first).expect("it is held"), Some(7));
+    }
+
+    #[test]
+    fn one_who_joins_at_the_end_is_not_held_up_by_those_who_stand_still() {
+        let (broadcast, mut still) = begun();
+        assert!(push(&broadcast, 6, MAX_BYTES));
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        broadcast.ring().publisher = Some(waker);
+        broadcast.ring().is_full = true;
+        let _joined = broadcast.subscribe().expect("it goes on");
+        assert!(woken.0.load(Ordering::Relaxed), "there is room now");
+        assert!(push(&broadcast, 7, 1));
+        assert!(matches!(read(&mut still), Err(Gone::Behind)));
     }
 
     #[test]
     fn what_all_have_read_is_kept_to_a_smaller_bound() {
         let (broadcast, mut only) = begun();
-        for through in [6, 7, 8] {
+        assert!(push(&broadcast, 6, 1));
+        assert_eq!(read(&mut only).expect("it is held"), Some(6));
+        assert!(broadcast.subscribe_after(5, "l").is_none(), "who reads alone needs nothing kept");
+        drop(broadcast.subscribe());
+        for through in [7, 8, 9] {
             assert!(push(&broadcast, through, KEPT_BYTES / 2));
             assert_eq!(read(&mut only).expect("it is held"), Some(through));
         }
-        assert!(broadcast.subscribe_after(5, "l").is_none());
-        assert!(broadcast.subscribe_after(6, "l").is_some());
+        assert!(broadcast.subscribe_after(6, "l").is_none());
+        assert!(broadcast.subscribe_after(7, "l").is_some());
     }
 
     #[test]

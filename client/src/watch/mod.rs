@@ -262,7 +262,12 @@ impl Feed for v1::WatchRequest {
             keys_only: true,
             ..Default::default()
         };
-        Some(client.topics.topic(request.encode_to_vec(), probe, settle))
+        Some(client.topics.topic(
+            request.encode_to_vec(),
+            probe,
+            settle,
+            client.transport.endpoint(),
+        ))
     }
 }
 

@@ -62,6 +62,18 @@ impl<I, E> Message<I, E> {
         is_complete.then_some(self.time_ms)
     }
 
+    /// No event up to its end is of a later revision.
+    pub(crate) fn reaches(&self) -> u64
+    where
+        E: Located,
+    {
+        let last = match &self.body {
+            Body::Events(events) => events.last().map_or(0, Located::revision),
+            Body::Created { .. } | Body::Initial { .. } | Body::Nothing => 0,
+        };
+        last.max(self.complete_through)
+    }
+
     /// Whether it says that there is nothing newer.
     pub(crate) fn is_newest(&self) -> bool {
         match &self.body {
@@ -166,9 +178,13 @@ impl Resume {
         self.is_live().then_some((self.lineage.as_str(), self.through))
     }
 
-    /// Begins now, as if nothing had been told.
-    pub(crate) fn begin_again(&mut self) {
-        *self = Self::new(Start::Now, None, self.or_initial);
+    /// Begins as if nothing had been told: after this revision, or where that was tried, now.
+    pub(crate) fn begin_again(&mut self, after: u64) {
+        let start = match self.phase {
+            Phase::Unstarted => Start::Now,
+            Phase::Snapshot { .. } | Phase::Live => Start::After(after),
+        };
+        *self = Self::new(start, None, self.or_initial);
     }
 
     /// Whether the watch goes on, with a new connection, after this failure.

@@ -268,9 +268,9 @@ impl<F: Feed> Session<F> {
         self.from_nothing.take_if(|revision| message.tells_past(*revision));
         self.leads |= message.is_newest();
         let told = self.resume.accept(message)?;
-        if let (Source::Own(_), Some(topic)) = (&*source, &self.topic)
+        if let (Source::Own(own), Some(topic)) = (&*source, &self.topic)
             && let Some((lineage, revision)) = self.resume.position()
-            && let Some(subscriber) = topic.join_ahead(revision, lineage)
+            && let Some(subscriber) = topic.join_ahead(revision, lineage, own.endpoint)
         {
             *source = Source::Shared(subscriber);
             self.leads = true;
@@ -279,16 +279,19 @@ impl<F: Feed> Session<F> {
     }
 
     /// Whether the watch goes on, with a new connection, after this failure. What has ended a history that was over
-    /// before the watch began does not concern it: it begins now once more.
+    /// before the watch began does not concern it: it begins once more where it began.
     fn survives(&mut self, failure: &Failure) -> bool {
         if self.resume.survives(failure) {
             return true;
         }
-        let is_of_before = self.from_nothing.take().is_some();
-        if is_of_before {
-            self.resume.begin_again();
+        let Some(revision) = self.from_nothing else {
+            return false;
+        };
+        self.resume.begin_again(revision);
+        if self.resume.request().0 == Place::Now {
+            self.from_nothing = None;
         }
-        is_of_before
+        true
     }
 
     /// Connects, from where the watch has come to, and waits until the server says that it stands.
@@ -336,15 +339,18 @@ impl<F: Feed> Session<F> {
                 // Whoever may begin again does so alone.
                 let place = Place::After { revision, or_initial: false };
                 let opening = self.leads.then(|| self.opening(place, lineage.clone()));
-                topic.join_after(revision, known, opening).await
+                let endpoint = self.client.transport.endpoint();
+                topic.join_after(revision, known, endpoint, opening).await
             }
             Place::After { .. } | Place::Initial => Ok(None),
         };
         match joined {
             Ok(joined) => {
-                let older = joined.as_ref().filter(|it| it.is_older && place == Place::Now);
-                let from_nothing = older.filter(|it| it.began.lineage.is_empty());
-                self.from_nothing = from_nothing.map(|it| it.began.after);
+                if place == Place::Now {
+                    let older = joined.as_ref().filter(|it| it.is_older);
+                    let from_nothing = older.filter(|it| it.began.lineage.is_empty());
+                    self.from_nothing = from_nothing.map(|it| it.began.after);
+                }
                 Ok(joined)
             }
             // It was asked for the place of another.
@@ -360,7 +366,9 @@ impl<F: Feed> Session<F> {
         lineage: Option<String>,
     ) -> impl Fn() -> Opening<F::Item, F::Event> + use<F> {
         let (feed, transport) = (self.feed.clone(), Arc::clone(&self.client.transport));
-        let (timeout, longest_silence) = (self.timeout, self.longest_silence);
+        // Whoever is in a hurry does not have others give up.
+        let timeout = self.timeout.max(transport.timeout());
+        let longest_silence = self.longest_silence;
         move || {
             let (feed, lineage, opened) = (feed.clone(), lineage.clone(), Arc::clone(&transport));
             let connecting = async move {

@@ -20,13 +20,13 @@ use tokio::{task::coop, time::Instant};
 
 use super::{
     broadcast::{Began, Broadcast, Gone, Subscriber},
-    resume::{Body, Message},
+    resume::{Body, Located, Message},
     session::{Connection, lost},
 };
 use crate::{
     Error,
     error::{Cause, Failure},
-    transport::Transport,
+    transport::{Endpoint, Transport},
 };
 
 /// How many messages are put into the ring before those who wait for them are woken.
@@ -46,7 +46,14 @@ pub(crate) struct Topic<I, E> {
     /// Asks where the namespace stands.
     probe: v1::ListRequest,
     settle: Settle<I, E>,
-    current: Mutex<Weak<Broadcast<I, E>>>,
+    current: Mutex<Current<I, E>>,
+}
+
+/// The stream for all.
+struct Current<I, E> {
+    broadcast: Weak<Broadcast<I, E>>,
+    /// The server that it comes from: where that is no longer used, the stream may be of no use either.
+    endpoint: Endpoint,
 }
 
 /// Makes a message fit to be kept, and says how many bytes it takes.
@@ -90,6 +97,7 @@ impl<I, E> Topics<I, E> {
         key: Vec<u8>,
         probe: v1::ListRequest,
         settle: Settle<I, E>,
+        endpoint: Endpoint,
     ) -> Arc<Topic<I, E>> {
         let mut topics = locked(&self.0);
         if let Some(topic) = topics.get(&key).and_then(Weak::upgrade) {
@@ -100,7 +108,7 @@ impl<I, E> Topics<I, E> {
             key: key.clone(),
             probe,
             settle,
-            current: Mutex::default(),
+            current: Mutex::new(Current { broadcast: Weak::new(), endpoint }),
         });
         topics.insert(key, Arc::downgrade(&topic));
         topic
@@ -118,7 +126,7 @@ impl<I, E> Drop for Topic<I, E> {
     }
 }
 
-impl<I: Send + Sync + 'static, E: Send + Sync + 'static> Topic<I, E> {
+impl<I: Send + Sync + 'static, E: Located + Send + Sync + 'static> Topic<I, E> {
     /// Joins the stream for all for what is committed from now on, or opens it. Nothing if neither is possible.
     pub(crate) async fn join_now(
         &self,
@@ -128,8 +136,14 @@ impl<I: Send + Sync + 'static, E: Send + Sync + 'static> Topic<I, E> {
     ) -> Result<Option<Joined<I, E>>, Arc<Failure>> {
         let mut outdated = None;
         for _ in 0..MOST_OUTDATED {
-            let (mut subscriber, is_first) = self.subscribe(outdated.as_ref(), &opening);
-            let began = poll_fn(|context| subscriber.poll_began(context)).await?;
+            let endpoint = transport.endpoint();
+            let (mut subscriber, is_first) = self.subscribe(endpoint, outdated.as_ref(), &opening);
+            let began = match poll_fn(|context| subscriber.poll_began(context)).await {
+                Ok(began) => began,
+                // It was asked for the place of another.
+                Err(failure) if !is_first && !failure.is_passing() => continue,
+                Err(failure) => return Err(failure),
+            };
             if is_first {
                 return Ok(Some(Joined { subscriber, began, is_older: false }));
             }
@@ -154,10 +168,11 @@ impl<I: Send + Sync + 'static, E: Send + Sync + 'static> Topic<I, E> {
         &self,
         revision: u64,
         lineage: &str,
+        endpoint: Endpoint,
         opening: Option<impl Fn() -> Opening<I, E>>,
     ) -> Result<Option<Joined<I, E>>, Arc<Failure>> {
-        let (mut subscriber, is_first) = match (opening, self.current()) {
-            (Some(opening), _) => self.subscribe(None, &opening),
+        let (mut subscriber, is_first) = match (opening, self.current(endpoint)) {
+            (Some(opening), _) => self.subscribe(endpoint, None, &opening),
             (None, Some(broadcast)) => match broadcast.subscribe() {
                 Some(subscriber) => (subscriber, false),
                 None => return Ok(None),
@@ -168,33 +183,40 @@ impl<I: Send + Sync + 'static, E: Send + Sync + 'static> Topic<I, E> {
         if is_first {
             return Ok(Some(Joined { subscriber, began, is_older: false }));
         }
-        let broadcast = subscriber.broadcast();
-        let began = Began { lineage: broadcast.lineage(), after: revision };
-        let subscriber = broadcast.subscribe_after(revision, lineage);
-        Ok(subscriber.map(|subscriber| Joined { subscriber, began, is_older: true }))
+        let joined = subscriber.broadcast().subscribe_after(revision, lineage);
+        Ok(joined.map(|(subscriber, lineage)| {
+            let began = Began { lineage, after: revision };
+            Joined { subscriber, began, is_older: true }
+        }))
     }
 
     /// Joins the stream for all if that has not come any further, and is of this lineage.
-    pub(crate) fn join_ahead(&self, revision: u64, lineage: &str) -> Option<Subscriber<I, E>> {
-        self.current()?.subscribe_ahead(revision, lineage)
+    pub(crate) fn join_ahead(
+        &self,
+        revision: u64,
+        lineage: &str,
+        endpoint: Endpoint,
+    ) -> Option<Subscriber<I, E>> {
+        self.current(endpoint)?.subscribe_ahead(revision, lineage)
     }
 
     /// A place at the end of the stream for all, unless that is this one; if there is none, it is opened.
     /// Whether it was.
     fn subscribe(
         &self,
+        endpoint: Endpoint,
         outdated: Option<&Arc<Broadcast<I, E>>>,
         opening: &impl Fn() -> Opening<I, E>,
     ) -> (Subscriber<I, E>, bool) {
         let mut current = locked(&self.current);
-        let present = current.upgrade();
-        let present =
-            present.filter(|it| outdated.is_none_or(|outdated| !Arc::ptr_eq(it, outdated)));
+        let present = current
+            .of(endpoint)
+            .filter(|it| outdated.is_none_or(|outdated| !Arc::ptr_eq(it, outdated)));
         if let Some(subscriber) = present.and_then(|broadcast| broadcast.subscribe()) {
             return (subscriber, false);
         }
         let (broadcast, subscriber) = Broadcast::with_subscriber();
-        *current = Arc::downgrade(&broadcast);
+        *current = Current { broadcast: Arc::downgrade(&broadcast), endpoint };
         drop(current);
         let opening = opening();
         let publisher = Publisher {
@@ -207,8 +229,15 @@ impl<I: Send + Sync + 'static, E: Send + Sync + 'static> Topic<I, E> {
         (subscriber, true)
     }
 
-    fn current(&self) -> Option<Arc<Broadcast<I, E>>> {
-        locked(&self.current).upgrade()
+    fn current(&self, endpoint: Endpoint) -> Option<Arc<Broadcast<I, E>>> {
+        locked(&self.current).of(endpoint)
+    }
+}
+
+impl<I, E> Current<I, E> {
+    /// The stream, if it comes from this server.
+    fn of(&self, endpoint: Endpoint) -> Option<Arc<Broadcast<I, E>>> {
+        self.broadcast.upgrade().filter(|_| self.endpoint == endpoint)
     }
 }
 
@@ -220,7 +249,7 @@ struct Publisher<I, E> {
     transport: Arc<Transport>,
 }
 
-impl<I: Send + Sync + 'static, E: Send + Sync + 'static> Publisher<I, E> {
+impl<I: Send + Sync + 'static, E: Located + Send + Sync + 'static> Publisher<I, E> {
     /// Runs in the background, and within the task of the connection, so that nobody has to be woken to hand a
     /// message on: a watch may not be polled just when others wait for what it has begun.
     fn spawn(self, connecting: BoxFuture<'static, Result<Connected<I, E>, Failure>>) {
