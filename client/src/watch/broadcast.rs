@@ -111,6 +111,17 @@ impl<I, E> Broadcast<I, E> {
         self.ring().lineage.clone()
     }
 
+    /// Whether it can be joined: it has not ended, and is not held up by those who read it.
+    pub(crate) fn goes_on(&self) -> bool {
+        let ring = self.ring();
+        ring.end.is_none() && !ring.is_full
+    }
+
+    /// Whether the stream stands.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.ring().began.is_some()
+    }
+
     /// Reads what comes from now on; nothing if the stream has ended.
     pub(crate) fn subscribe(self: &Arc<Self>) -> Option<Subscriber<I, E>> {
         self.subscribe_at(|ring| Some(ring.first + ring.slots.len() as u64))
@@ -129,20 +140,20 @@ impl<I, E> Broadcast<I, E> {
             // Whoever knows of no namespace may go on with one that came to be since.
             let begins = ring.began.as_ref().is_some_and(|began| began.lineage.is_empty());
             let is_ours = lineage == ring.lineage || (lineage.is_empty() && begins);
-            (is_ours && ring.before <= revision).then(|| ring.after(revision))
+            (is_ours && ring.holds_after(revision)).then(|| ring.after(revision))
         });
         Some((subscriber?, present))
     }
 
-    /// The same for who is told by another stream, and has been told as much as has come by this one.
+    /// The same for who is told by another stream, and has been told as much as has come by this one, if this one goes on.
     pub(crate) fn subscribe_ahead(
         self: &Arc<Self>,
         revision: u64,
         lineage: &str,
     ) -> Option<Subscriber<I, E>> {
         self.subscribe_at(|ring| {
-            let is_ahead = ring.through <= revision && ring.lineage == lineage;
-            (is_ahead && ring.before <= revision).then(|| ring.after(revision))
+            let is_ahead = ring.through <= revision && ring.lineage == lineage && !ring.is_full;
+            (is_ahead && ring.holds_after(revision)).then(|| ring.after(revision))
         })
     }
 
@@ -257,6 +268,11 @@ impl<I, E> Default for Ring<I, E> {
 }
 
 impl<I, E> Ring<I, E> {
+    /// Whether the stream stands, and nothing after a revision has gone by.
+    fn holds_after(&self, revision: u64) -> bool {
+        self.began.is_some() && self.before <= revision
+    }
+
     /// The number of the first slot that may have something after a revision.
     fn after(&self, revision: u64) -> u64 {
         self.first + self.slots.partition_point(|slot| slot.reaches <= revision) as u64
@@ -307,9 +323,12 @@ impl<I, E> Ring<I, E> {
         }
         self.through = self.through.max(message.complete_through);
         self.newest = self.newest.max(message.revision).max(self.through);
+        // One that only says how far it is takes room, too.
+        let bytes = bytes + size_of::<Message<I, E>>() + size_of::<Slot<I, E>>();
         self.bytes += bytes;
         let subscribers = std::mem::take(&mut self.at_end);
-        let reaches = message.reaches();
+        let reached = self.slots.back().map_or(self.before, |last| last.reaches);
+        let reaches = message.reaches().max(reached);
         self.slots.push_back(Slot { message: Arc::new(message), reaches, bytes, subscribers });
     }
 
@@ -488,6 +507,8 @@ mod tests {
         assert!(broadcast.subscribe_after(4, "l").is_none());
         assert!(broadcast.subscribe_after(7, "another").is_none());
         assert!(broadcast.subscribe_ahead(8, "l").is_none());
+        let (unbegun, _opener) = Ours::with_subscriber();
+        assert!(unbegun.subscribe_ahead(0, "").is_none(), "nobody knows yet where it begins");
         let mut ahead = broadcast.subscribe_ahead(10, "l").expect("it has come as far");
         assert_eq!(read(&mut ahead).expect("nothing is lost"), None);
         assert_eq!(read(&mut first).expect("it is held"), Some(7));
@@ -512,7 +533,7 @@ mod tests {
     fn parts_of_a_revision_are_not_taken_for_what_came_before_it() {
         let (broadcast, mut first) = begun();
         for complete in [5, 5, 6] {
-            assert!(push_part(&broadcast, 6, complete, MAX_BYTES / 2 - 1));
+            assert!(push_part(&broadcast, 6, complete, MAX_BYTES / 3));
         }
         let place = |after| broadcast.subscribe_after(after, "l").map(|(joined, _)| joined.next);
         assert_eq!((place(5), place(6)), (Some(0), Some(3)));
@@ -561,7 +582,7 @@ mod tests {
         assert!(broadcast.subscribe_after(5, "l").is_none(), "who reads alone needs nothing kept");
         drop(broadcast.subscribe());
         for through in [7, 8, 9] {
-            assert!(push(&broadcast, through, KEPT_BYTES / 2));
+            assert!(push(&broadcast, through, KEPT_BYTES / 3));
             assert_eq!(read(&mut only).expect("it is held"), Some(through));
         }
         assert!(broadcast.subscribe_after(6, "l").is_none());

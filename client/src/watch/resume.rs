@@ -178,13 +178,9 @@ impl Resume {
         self.is_live().then_some((self.lineage.as_str(), self.through))
     }
 
-    /// Begins as if nothing had been told: after this revision, or where that was tried, now.
+    /// Begins after this revision, as if nothing had been told.
     pub(crate) fn begin_again(&mut self, after: u64) {
-        let start = match self.phase {
-            Phase::Unstarted => Start::Now,
-            Phase::Snapshot { .. } | Phase::Live => Start::After(after),
-        };
-        *self = Self::new(start, None, self.or_initial);
+        *self = Self::new(Start::After(after), None, self.or_initial);
     }
 
     /// Whether the watch goes on, with a new connection, after this failure.

@@ -284,14 +284,11 @@ impl<F: Feed> Session<F> {
         if self.resume.survives(failure) {
             return true;
         }
-        let Some(revision) = self.from_nothing else {
-            return false;
-        };
-        self.resume.begin_again(revision);
-        if self.resume.request().0 == Place::Now {
-            self.from_nothing = None;
+        let from_nothing = self.from_nothing.take();
+        if let Some(revision) = from_nothing {
+            self.resume.begin_again(revision);
         }
-        true
+        from_nothing.is_some()
     }
 
     /// Connects, from where the watch has come to, and waits until the server says that it stands.
@@ -389,7 +386,7 @@ impl<F: Feed> Session<F> {
             Source::Own(connection) => self.receive_own(connection).await.map(Arc::new),
             Source::Shared(subscriber) => match topic::next(subscriber).await {
                 Ok(message) => Ok(message),
-                Err(Gone::Ended(failure)) => Err(failure.duplicate()),
+                Err(Gone::Ended(failure)) => Err(own(&failure)),
                 Err(Gone::Behind) => {
                     self.leads = false;
                     Err(lost("others have read the watch faster"))
@@ -435,6 +432,13 @@ fn created<I, E>(lineage: String, revision: u64) -> Message<I, E> {
     let body = Body::Created { lineage, revision, reset: false };
     let new_lineage = String::new();
     Message { revision, time_ms: 0, complete_through: 0, new_lineage, body }
+}
+
+/// What the end of the stream for all means to one who reads it. The server is to say itself what it has against where this
+/// one stands: the stream may not have come as far.
+fn own(failure: &Failure) -> Failure {
+    let is_of_all = failure.is_passing() || matches!(failure.error, Error::LineageChanged { .. });
+    if is_of_all { failure.duplicate() } else { lost("the stream for all has ended") }
 }
 
 pub(super) fn lost(message: &str) -> Failure {

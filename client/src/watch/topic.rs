@@ -171,19 +171,20 @@ impl<I: Send + Sync + 'static, E: Located + Send + Sync + 'static> Topic<I, E> {
         endpoint: Endpoint,
         opening: Option<impl Fn() -> Opening<I, E>>,
     ) -> Result<Option<Joined<I, E>>, Arc<Failure>> {
-        let (mut subscriber, is_first) = match (opening, self.current(endpoint)) {
-            (Some(opening), _) => self.subscribe(endpoint, None, &opening),
-            (None, Some(broadcast)) => match broadcast.subscribe() {
-                Some(subscriber) => (subscriber, false),
-                None => return Ok(None),
-            },
+        let standing = self.current(endpoint).filter(|it| it.has_begun());
+        let broadcast = match (standing, opening) {
+            (Some(broadcast), _) => broadcast,
+            (None, Some(opening)) => {
+                let (mut subscriber, is_first) = self.subscribe(endpoint, None, &opening);
+                let began = poll_fn(|context| subscriber.poll_began(context)).await?;
+                if is_first {
+                    return Ok(Some(Joined { subscriber, began, is_older: false }));
+                }
+                Arc::clone(subscriber.broadcast())
+            }
             (None, None) => return Ok(None),
         };
-        let began = poll_fn(|context| subscriber.poll_began(context)).await?;
-        if is_first {
-            return Ok(Some(Joined { subscriber, began, is_older: false }));
-        }
-        let joined = subscriber.broadcast().subscribe_after(revision, lineage);
+        let joined = broadcast.subscribe_after(revision, lineage);
         Ok(joined.map(|(subscriber, lineage)| {
             let began = Began { lineage, after: revision };
             Joined { subscriber, began, is_older: true }
@@ -235,9 +236,10 @@ impl<I: Send + Sync + 'static, E: Located + Send + Sync + 'static> Topic<I, E> {
 }
 
 impl<I, E> Current<I, E> {
-    /// The stream, if it comes from this server.
+    /// The stream, if it comes from this server and goes on.
     fn of(&self, endpoint: Endpoint) -> Option<Arc<Broadcast<I, E>>> {
-        self.broadcast.upgrade().filter(|_| self.endpoint == endpoint)
+        let broadcast = self.broadcast.upgrade().filter(|_| self.endpoint == endpoint);
+        broadcast.filter(|broadcast| broadcast.goes_on())
     }
 }
 
