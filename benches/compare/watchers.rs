@@ -61,8 +61,8 @@ struct Ours(Arc<Seen>);
 
 #[derive(Default)]
 struct Seen {
-    /// Events of the present round.
-    events: AtomicUsize,
+    /// Watchers that have all events of the present round.
+    watchers: AtomicUsize,
     all: Notify,
 }
 
@@ -82,12 +82,18 @@ impl Ours {
     }
 }
 
+/// Counts for itself, lest watchers spend their time on a counter of all.
 async fn read(mut stream: WatchStream<Bytes>, seen: Arc<Seen>) {
+    let mut events = 0;
     while let Some(item) = stream.next().await {
-        if let WatchItem::Event(_) = item.expect("a watch goes on") {
-            let events = seen.events.fetch_add(1, Ordering::Relaxed) + 1;
-            if events == scaled(WATCHERS) * scaled(EVENTS) {
-                seen.events.store(0, Ordering::Relaxed);
+        let WatchItem::Event(_) = item.expect("a watch goes on") else {
+            continue;
+        };
+        events += 1;
+        if events == scaled(EVENTS) {
+            events = 0;
+            if seen.watchers.fetch_add(1, Ordering::Relaxed) + 1 == scaled(WATCHERS) {
+                seen.watchers.store(0, Ordering::Relaxed);
                 seen.all.notify_one();
             }
         }
