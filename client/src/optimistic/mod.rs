@@ -302,4 +302,4 @@ impl<C: Codec> Tx<C> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -64,7 +64,7 @@ fn unreachable_client() -> Client {
 }
 
 /// The status of an error as the server makes it.
-fn status(code: Code, reason: &str) -> Status {
+pub(crate) fn status(code: Code, reason: &str) -> Status {
     let info = pb::ErrorInfo {
         reason: reason.to_owned(),
         domain: "holdfast".to_owned(),

@@ -111,10 +111,9 @@ impl<I, E> Broadcast<I, E> {
         self.ring().lineage.clone()
     }
 
-    /// Whether it can be joined: it has not ended, and is not held up by those who read it.
+    /// Whether the stream has not ended.
     pub(crate) fn goes_on(&self) -> bool {
-        let ring = self.ring();
-        ring.end.is_none() && !ring.is_full
+        self.ring().end.is_none()
     }
 
     /// Whether the stream stands.
@@ -145,14 +144,14 @@ impl<I, E> Broadcast<I, E> {
         Some((subscriber?, present))
     }
 
-    /// The same for who is told by another stream, and has been told as much as has come by this one, if this one goes on.
+    /// The same for who is told by another stream, and has been told as much as has come by this one.
     pub(crate) fn subscribe_ahead(
         self: &Arc<Self>,
         revision: u64,
         lineage: &str,
     ) -> Option<Subscriber<I, E>> {
         self.subscribe_at(|ring| {
-            let is_ahead = ring.through <= revision && ring.lineage == lineage && !ring.is_full;
+            let is_ahead = ring.through <= revision && ring.lineage == lineage;
             (is_ahead && ring.holds_after(revision)).then(|| ring.after(revision))
         })
     }

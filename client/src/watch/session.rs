@@ -386,7 +386,11 @@ impl<F: Feed> Session<F> {
             Source::Own(connection) => self.receive_own(connection).await.map(Arc::new),
             Source::Shared(subscriber) => match topic::next(subscriber).await {
                 Ok(message) => Ok(message),
-                Err(Gone::Ended(failure)) => Err(own(&failure)),
+                Err(Gone::Ended(failure)) if is_of_place(&failure) => {
+                    self.leads = false;
+                    Err(lost("the stream for all has lost its place"))
+                }
+                Err(Gone::Ended(failure)) => Err(failure.duplicate()),
                 Err(Gone::Behind) => {
                     self.leads = false;
                     Err(lost("others have read the watch faster"))
@@ -434,11 +438,11 @@ fn created<I, E>(lineage: String, revision: u64) -> Message<I, E> {
     Message { revision, time_ms: 0, complete_through: 0, new_lineage, body }
 }
 
-/// What the end of the stream for all means to one who reads it. The server is to say itself what it has against where this
-/// one stands: the stream may not have come as far.
-fn own(failure: &Failure) -> Failure {
-    let is_of_all = failure.is_passing() || matches!(failure.error, Error::LineageChanged { .. });
-    if is_of_all { failure.duplicate() } else { lost("the stream for all has ended") }
+/// Whether this is only about where a stream stood: one that others hold up may not have come as far as who joins it.
+fn is_of_place(failure: &Failure) -> bool {
+    let is_of_place =
+        matches!(failure.error, Error::Compacted { .. } | Error::FutureRevision { .. });
+    is_of_place && failure.cause == Cause::Answered
 }
 
 pub(super) fn lost(message: &str) -> Failure {

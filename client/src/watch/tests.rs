@@ -15,9 +15,12 @@ use holdfast_proto::v1::{
 };
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use crate::{Change, Client, Cursor, Error, Lineage, Revision, Selector, WatchItem, WatchStream};
+use crate::{
+    Change, Client, Cursor, Error, Lineage, Revision, Selector, WatchItem, WatchStream,
+    optimistic::tests::status,
+};
 
 /// Marks where a script says nothing more, but keeps the connection open.
 const SILENCE: &str = "silence";
@@ -168,6 +171,35 @@ async fn a_broken_watch_resumes_without_loss_or_duplicate() {
         assert!(matches!(start, Some(Start::AfterRevision(after)) if after.revision == through));
         assert_eq!(lineage.as_deref(), Some("l"));
     }
+}
+
+#[tokio::test]
+async fn what_ends_the_stream_for_all_ends_the_watch() {
+    let ends = || vec![created("l", 5, false), Err(Status::data_loss("it cannot be read"))];
+    let (client, mut requests) = scripted(vec![ends(), ends(), ends()]).await;
+    let watch = client.namespace("n").watch::<u64>(Selector::all());
+    let told = told(watch.await.expect("a watch")).await;
+    assert!(matches!(&told[..], [error] if error.contains("it cannot be read")), "{told:?}");
+    requests.recv().await.expect("one connection");
+    assert!(requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn where_the_stream_for_all_has_lost_its_place_the_watch_asks_for_its_own() {
+    let compacted = || Err(status(Code::OutOfRange, "COMPACTED"));
+    let (client, mut requests) = scripted(vec![
+        vec![created("l", 5, false), sets(6, &[("a", 6)]), compacted()],
+        vec![created("l", 6, false), sets(7, &[("b", 7)]), compacted()],
+    ])
+    .await;
+    let watch = client.namespace("n").watch::<u64>(Selector::all());
+    let told = told(watch.await.expect("a watch")).await;
+    assert_eq!(told[..4], ["a=6", "through 6@l", "b=7", "through 7@l"]);
+    assert!(matches!(&told[4..], [end] if end.starts_with("error Compacted")), "{told:?}");
+    requests.recv().await.expect("the first connection");
+    let own = requests.recv().await.expect("the second connection");
+    assert!(matches!(own.start, Some(Start::AfterRevision(after)) if after.revision == 6));
+    assert!(requests.try_recv().is_err());
 }
 
 #[tokio::test]
