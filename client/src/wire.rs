@@ -128,26 +128,22 @@ pub(crate) fn content_type<C: Codec>(codec: &C) -> String {
 }
 
 /// What is known of an entry, and its value if that travelled.
-pub(crate) fn split(entry: v1::Entry) -> (Metadata, Option<Bytes>) {
-    let metadata = Metadata {
-        key: entry.key,
-        content_type: entry.content_type,
-        version: entry.version,
-        create_revision: Revision::new(entry.create_revision),
-        mod_revision: Revision::new(entry.mod_revision),
-        created_at: Timestamp::from_millis(entry.created_at_ms),
-        updated_at: Timestamp::from_millis(entry.updated_at_ms),
-        expires_at: entry.expires_at_ms.map(Timestamp::from_millis),
-        lease_id: entry.lease_id.map(LeaseId::new),
-    };
-    (metadata, entry.value)
+pub(crate) fn split(mut entry: v1::Entry) -> (Metadata, Option<Bytes>) {
+    let key = std::mem::take(&mut entry.key);
+    let content_type = std::mem::take(&mut entry.content_type);
+    (metadata_under(key, content_type, &entry), entry.value)
 }
 
 /// What is known of an entry that others read, too.
 pub(crate) fn metadata_of(entry: &v1::Entry) -> Metadata {
+    metadata_under(entry.key.clone(), entry.content_type.clone(), entry)
+}
+
+/// What is known of an entry with this key and content type.
+fn metadata_under(key: String, content_type: String, entry: &v1::Entry) -> Metadata {
     Metadata {
-        key: entry.key.clone(),
-        content_type: entry.content_type.clone(),
+        key,
+        content_type,
         version: entry.version,
         create_revision: Revision::new(entry.create_revision),
         mod_revision: Revision::new(entry.mod_revision),

@@ -262,12 +262,7 @@ impl Feed for v1::WatchRequest {
             keys_only: true,
             ..Default::default()
         };
-        Some(client.topics.topic(
-            request.encode_to_vec(),
-            probe,
-            settle,
-            client.transport.endpoint(),
-        ))
+        Some(client.topics.topic(request.encode_to_vec(), probe, settle))
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) struct Topic<I, E> {
     /// Asks where the namespace stands.
     probe: v1::ListRequest,
     settle: Settle<I, E>,
-    current: Mutex<Current<I, E>>,
+    current: Mutex<Option<Current<I, E>>>,
 }
 
 /// The stream for all.
@@ -97,7 +97,6 @@ impl<I, E> Topics<I, E> {
         key: Vec<u8>,
         probe: v1::ListRequest,
         settle: Settle<I, E>,
-        endpoint: Endpoint,
     ) -> Arc<Topic<I, E>> {
         let mut topics = locked(&self.0);
         if let Some(topic) = topics.get(&key).and_then(Weak::upgrade) {
@@ -108,7 +107,7 @@ impl<I, E> Topics<I, E> {
             key: key.clone(),
             probe,
             settle,
-            current: Mutex::new(Current { broadcast: Weak::new(), endpoint }),
+            current: Mutex::default(),
         });
         topics.insert(key, Arc::downgrade(&topic));
         topic
@@ -211,13 +210,14 @@ impl<I: Send + Sync + 'static, E: Located + Send + Sync + 'static> Topic<I, E> {
     ) -> (Subscriber<I, E>, bool) {
         let mut current = locked(&self.current);
         let present = current
-            .of(endpoint)
+            .as_ref()
+            .and_then(|current| current.of(endpoint))
             .filter(|it| outdated.is_none_or(|outdated| !Arc::ptr_eq(it, outdated)));
         if let Some(subscriber) = present.and_then(|broadcast| broadcast.subscribe()) {
             return (subscriber, false);
         }
         let (broadcast, subscriber) = Broadcast::with_subscriber();
-        *current = Current { broadcast: Arc::downgrade(&broadcast), endpoint };
+        *current = Some(Current { broadcast: Arc::downgrade(&broadcast), endpoint });
         drop(current);
         let opening = opening();
         let publisher = Publisher {
@@ -231,7 +231,7 @@ impl<I: Send + Sync + 'static, E: Located + Send + Sync + 'static> Topic<I, E> {
     }
 
     fn current(&self, endpoint: Endpoint) -> Option<Arc<Broadcast<I, E>>> {
-        locked(&self.current).of(endpoint)
+        locked(&self.current).as_ref()?.of(endpoint)
     }
 }
 
