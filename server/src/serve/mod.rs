@@ -121,7 +121,6 @@ impl Server {
                 error,
             })?;
         announce(&config, address, &*backend);
-        let transport = transport.only_clients(!backend.reads_ahead());
         let max_lease_keys = config.limits.max_lease_keys;
         let options = StoreOptions { initial_settings, max_lease_keys };
         let health = Health::new(backend.writable()).await;
@@ -170,6 +169,7 @@ impl Server {
         };
         let serving = self.transport.serve(
             self.listener,
+            !self.store.backend().reads_ahead(),
             self.routes,
             self.clock.clone(),
             self.stopping.clone(),

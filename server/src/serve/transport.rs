@@ -62,13 +62,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(super) struct Transport {
     tls: Option<TlsAcceptor>,
-    /// Whether clients alone are waited for.
-    only_clients: bool,
 }
 
 /// What all connections have in common.
 struct Shared {
     transport: Transport,
+    /// Whether calls wait for nobody but clients; with a backend that is elsewhere they do.
+    only_clients: bool,
     routes: Routes,
     clock: Arc<dyn Clock>,
     stopping: CancellationToken,
@@ -78,7 +78,7 @@ impl Transport {
     /// One with TLS if certificate and key are set.
     pub(super) fn new(config: &Config, problems: &mut Vec<Problem>) -> Option<Self> {
         let (Some(cert), Some(key)) = (&config.tls.cert, &config.tls.key) else {
-            return Some(Self { tls: None, only_clients: false });
+            return Some(Self { tls: None });
         };
         let mut read = |setting, path: &Path| {
             let error = |error| format!("{} cannot be read: {error}", path.display());
@@ -87,10 +87,7 @@ impl Transport {
         };
         let (cert_pem, key_pem) = (read("tls.cert", cert), read("tls.key", key));
         match tls(&cert_pem?, &key_pem?) {
-            Ok(tls) => {
-                let tls = Some(TlsAcceptor::from(Arc::new(tls)));
-                Some(Self { tls, only_clients: false })
-            }
+            Ok(tls) => Some(Self { tls: Some(TlsAcceptor::from(Arc::new(tls))) }),
             Err(why) => {
                 let key = key.display();
                 let text = format!("no PEM certificate and key in it and in {key}: {why}");
@@ -100,20 +97,16 @@ impl Transport {
         }
     }
 
-    /// The same for a server whose calls wait for nobody but its clients; with a backend that is elsewhere they do.
-    pub(super) fn only_clients(self, only_clients: bool) -> Self {
-        Self { only_clients, ..self }
-    }
-
     /// Serves until `stopping` is cancelled, and then until the calls under way are done.
     pub(super) async fn serve(
         self,
         listener: TcpListener,
+        only_clients: bool,
         routes: Routes,
         clock: Arc<dyn Clock>,
         stopping: CancellationToken,
     ) {
-        let shared = Arc::new(Shared { transport: self, routes, clock, stopping });
+        let shared = Arc::new(Shared { transport: self, only_clients, routes, clock, stopping });
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -122,7 +115,7 @@ impl Transport {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    if shared.transport.only_clients {
+                    if shared.only_clients {
                         busy_poll::watch(&stream);
                     }
                     let task = OneTask::default();
