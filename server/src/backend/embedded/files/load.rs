@@ -320,9 +320,8 @@ impl<'a> Files<'a> {
                 Ok(())
             };
             let journal = self.journal(number, is_last, &may_have_records, restore)?;
-            // One that is to be made anew has no record.
-            let goes_on = journal.length > 0 && !journal.header.needs_snapshot;
-            let goes_on = goes_on || journal.records > 0;
+            // One without a record is made anew: whether what it has is durable, a process may have been told that was killed.
+            let goes_on = journal.records > 0;
             found.current = goes_on.then_some((number, journal.length));
             found.next = if goes_on { number + 1 } else { number };
             found.journal_bytes += journal.length;

@@ -84,6 +84,7 @@ async fn run(operation: usize, fault: Fault) -> bool {
             fates.commit(&engine, 0).await;
             fates.check(&engine, true, &what).await;
         }
+        go_on_killed(&disk, &what).await;
         return true;
     };
     for number in 0..24 {
@@ -130,8 +131,12 @@ async fn go_on_killed(disk: &Arc<Disk>, what: &str) {
     Fates::default().commit(&engine, 100).await;
     let state = engine.dump().await;
     for kept in Kept::EVERY {
-        let engine = open(&disk.after_power_loss(kept));
-        let engine = engine.unwrap_or_else(|| panic!("{what}, killed, {kept:?}"));
+        let lost = disk.after_power_loss(kept);
+        let files = lost.files();
+        let Some(engine) = open(&lost) else {
+            let error = open_with(&lost.after_kill(), |_| {}).map(drop).unwrap_err();
+            panic!("{what}, killed, {kept:?}: {error}\n{:?}\n{:#?}", files.keys(), disk.log());
+        };
         assert_eq!(engine.dump().await, state, "{what}, killed, {kept:?}");
     }
 }
