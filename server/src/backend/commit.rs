@@ -1,10 +1,13 @@
 //! Commits: what they write, what they rely on, and what becomes of them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
 use super::{
-    ContentType, Deadline, Entry, Key, KeyRange, LogShape, Position, Removal, Revision,
-    StoredEntry, Tip, Usage,
+    BackendError, ContentType, Deadline, Entry, Key, KeyRange, LogShape, Position, Removal,
+    Revision, StoredEntry, Tip, Usage,
 };
 
 /// A deadline in the making: a TTL counts from the commit.
@@ -207,14 +210,34 @@ pub struct Commit<'a> {
     pub exact_revision: Option<Revision>,
     /// Apply only if the namespace holds no more than this: for who keeps to a quota.
     pub most_before: Option<Usage>,
+    /// Where the reads were made upon commits on their way: what these belong to.
+    pub upon: Option<Generation>,
+}
+
+/// Tells commits on their way, each made upon the one before, from those after one of them was not kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// A new one: unlike all others of this process.
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 #[cfg(test)]
 impl<'a> Commit<'a> {
     /// One that depends on nothing but its reads.
     pub(super) fn plain(at: Position, reads: &'a ReadSet, groups: Groups) -> Self {
-        let (valid_until_ms, exact_revision, most_before) = (None, None, None);
-        Self { at, reads, groups, valid_until_ms, exact_revision, most_before }
+        let (valid_until_ms, exact_revision, most_before, upon) = (None, None, None, None);
+        Self { at, reads, groups, valid_until_ms, exact_revision, most_before, upon }
     }
 }
 
@@ -225,6 +248,15 @@ pub enum CommitOutcome {
     Committed(Committed),
     /// It was not: what it relied on had changed, or the time had passed.
     Moved(Moved),
+}
+
+/// How far a commit has come.
+pub enum Begun {
+    /// To its end.
+    Ended(CommitOutcome),
+    /// What it relied on held, and it is on its way. It will be made, unless it or one before it cannot be kept. Whether or
+    /// not the answer is awaited.
+    UnderWay(BoxFuture<'static, Result<Committed, BackendError>>),
 }
 
 /// The revision and time of one group.

@@ -24,8 +24,8 @@ pub use answer::{
     ScanAnswer, Tip, Trimmed, Usage,
 };
 pub use commit::{
-    Commit, CommitOutcome, Committed, Created, Draft, GroupIndex, GroupStamp, Groups, Moved,
-    NewDeadline, ReadSet, Write, WriteOp, is_logged,
+    Begun, Commit, CommitOutcome, Committed, Created, Draft, Generation, GroupIndex, GroupStamp,
+    Groups, Moved, NewDeadline, ReadSet, Write, WriteOp, is_logged,
 };
 pub use content_type::ContentType;
 pub use entry::{
@@ -164,6 +164,31 @@ pub trait Backend: Send + Sync + 'static {
         namespace: &NamespaceName,
         commit: Commit<'_>,
     ) -> Result<CommitOutcome, BackendError>;
+
+    /// The same, answered as soon as others can be made upon it: see [`Begun::UnderWay`].
+    async fn begin(
+        &self,
+        namespace: &NamespaceName,
+        commit: Commit<'_>,
+    ) -> Result<Begun, BackendError> {
+        self.commit(namespace, commit).await.map(Begun::Ended)
+    }
+
+    /// Reads entries as they will be once all commits are made that are on their way, for a commit upon these; nothing if
+    /// none is. Whatever it shows is not to be told before a commit upon it has been made.
+    ///
+    /// - [`Tip::usage`] is that of the state before them.
+    /// - [`Commit::upon`] is to name the generation.
+    fn read_under_way(
+        &self,
+        _namespace: &NamespaceName,
+        _keys: &[Key],
+    ) -> Option<(ReadAnswer, Generation)> {
+        None
+    }
+
+    /// Resolves once no commit that was begun is on its way.
+    async fn settled(&self, _namespace: &NamespaceName) {}
 
     /// The log after a revision, in order, in whole revisions: up to `limit` changes and about
     /// `limit_bytes`, but more if one revision has more.

@@ -15,6 +15,10 @@ use super::{
 };
 use crate::clock::Clock;
 
+/// A disk that takes its time and fails when it is told to, and an engine on it: for tests of what goes by a backend.
+#[cfg(test)]
+pub(crate) use super::embedded::files::tests::{disk, state};
+
 /// Makes a backend from what follows the scheme's colon in its URL, or says what is wrong with it. What it says is
 /// logged: it must not show where a password may be.
 pub type Constructor = fn(rest: String, clock: Arc<dyn Clock>) -> Opening;

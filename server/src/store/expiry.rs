@@ -185,8 +185,8 @@ impl Store {
                     self.deadlines.note(&namespace, deadline_ms);
                 }
                 let mut log = namespace.log.lock();
-                if log.0 == 0 {
-                    log.1 = info.log;
+                if log.commits == 0 {
+                    log.shape = info.log;
                 }
             }
         }

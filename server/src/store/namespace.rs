@@ -15,14 +15,14 @@ use super::{
     committer::Queue, known::Known, locks::WaitingCalls, requests::KeptRequests,
     settings::Settings, watch::Hub,
 };
-use crate::backend::{LogShape, NamespaceName, Revision, StoredEntry};
+use crate::backend::{LogShape, NamespaceName, Position, Revision, StoredEntry};
 
 pub(super) struct Namespace {
     pub name: NamespaceName,
     pub queue: Mutex<Queue>,
     pub hub: Mutex<Option<Hub>>,
-    /// How large the log was when last seen, and how many commits had been seen by then.
-    pub log: Mutex<(u64, LogShape)>,
+    /// The log as it was last seen.
+    pub log: Mutex<SeenLog>,
     /// The latest revision that was committed from here.
     pub committed: AtomicU64,
     /// What its keys hold since the last commit from here, where that need not be read again.
@@ -36,6 +36,17 @@ pub(super) struct Namespace {
     /// The last that were seen, and what they are stored as.
     settings: Mutex<Option<(Option<Bytes>, Arc<Settings>)>>,
     pins: Mutex<BTreeMap<Revision, usize>>,
+}
+
+/// What was last seen of a log.
+#[derive(Default)]
+pub(super) struct SeenLog {
+    /// How many commits had been seen by then,
+    pub commits: u64,
+    /// the latest at this position.
+    pub position: Position,
+    /// How large it was.
+    pub shape: LogShape,
 }
 
 impl Namespace {
@@ -78,7 +89,7 @@ impl Namespace {
 
     /// Whether the log may hold too much, by what was last seen of it and of the settings.
     pub fn may_be_over(&self, now_ms: i64) -> bool {
-        let (_, log) = *self.log.lock();
+        let log = self.log.lock().shape;
         let settings = self.settings.lock();
         log.events > 0
             && settings.as_ref().is_none_or(|(_, settings)| settings.is_log_over(log, now_ms))
@@ -98,7 +109,7 @@ impl Namespace {
     /// Whether nothing is lost by forgetting it.
     pub fn is_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
-            && self.log.lock().1.events == 0
+            && self.log.lock().shape.events == 0
             && self.deadline_ms.load(std::sync::atomic::Ordering::Relaxed) == i64::MAX
     }
 }

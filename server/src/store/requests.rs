@@ -15,6 +15,8 @@ pub struct KeptRequests {
     count: u64,
     /// When it was made from what is stored.
     read_at_ms: i64,
+    /// Whether that has to be looked at again.
+    is_doubted: bool,
 }
 
 /// What is kept for one client.
@@ -55,6 +57,16 @@ impl KeptRequests {
     /// When it was made.
     pub fn read_at_ms(&self) -> i64 {
         self.read_at_ms
+    }
+
+    /// Whether it has to be made anew.
+    pub fn is_doubted(&self) -> bool {
+        self.is_doubted
+    }
+
+    /// Notes that something that was noted was not done.
+    pub fn doubt(&mut self) {
+        self.is_doubted = true;
     }
 
     /// Notes that so many answers were kept in a record.

@@ -66,17 +66,17 @@ impl Store {
         limit: usize,
     ) -> Result<bool, StoreError> {
         let bounds = settings.log_bounds(now_ms, namespace.oldest_pin());
-        let (seen, _) = *namespace.log.lock();
+        let seen = namespace.log.lock().commits;
         let trimmed = self.backend.trim(&namespace.name, &Retain::Bounds(bounds), limit).await?;
         let mut log = namespace.log.lock();
-        if log.0 == seen {
-            log.1 = trimmed.log;
+        if log.commits == seen {
+            log.shape = trimmed.log;
         }
         Ok(trimmed.more)
     }
 
     async fn sweep(&self, namespace: &Namespace) -> Result<(), StoreError> {
-        if namespace.log.lock().1.events == 0 {
+        if namespace.log.lock().shape.events == 0 {
             return Ok(());
         }
         let answer = self.backend.read(&namespace.name, &[keys::settings()], None).await?;

@@ -9,19 +9,44 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
-use tokio::sync::{Mutex, watch};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{
+    self, Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, futures::Notified, watch,
+};
 
 use super::{check_readable, image::Image};
 use crate::backend::{BackendError, Lineage, NamespaceName, Revision};
+
+/// The right to have a commit on its way, until dropped.
+pub(super) enum Turn {
+    /// Others may follow it.
+    #[expect(dead_code, reason = "it is held, not read")]
+    Beside(OwnedRwLockReadGuard<()>),
+    /// It is the only one.
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
+impl Turn {
+    /// The same, of a commit that others may follow.
+    pub fn shared(self) -> Self {
+        match self {
+            Self::Alone(turn) => Self::Beside(turn.downgrade()),
+            beside => beside,
+        }
+    }
+}
 
 /// A namespace, also a deleted one.
 pub(super) struct Cell {
     pub image: RwLock<Image>,
     /// Lineage and last revision, for those who wait.
     pub head: watch::Sender<(Option<Lineage>, Revision)>,
-    /// The right to have a commit on its way to the journal; not taken where there is none.
-    pub turn: Arc<Mutex<()>>,
+    /// The right to have commits on their way to the journal; not taken where there is none.
+    turn: Arc<sync::RwLock<()>>,
+    /// Held from the stamp of a commit until it is handed in: commits are handed in in the order of their stamps.
+    pub order: Mutex<()>,
+    /// Told when a commit was applied or refused.
+    moved_on: Notify,
     /// Whether its first commit has been made: before that nobody sees it.
     born: AtomicBool,
 }
@@ -40,6 +65,8 @@ impl Cell {
             head: watch::Sender::new((image.lineage, image.revision())),
             image: RwLock::new(image),
             turn: Arc::default(),
+            order: Mutex::default(),
+            moved_on: Notify::new(),
             born: AtomicBool::new(false),
         }
     }
@@ -50,9 +77,35 @@ impl Cell {
         self.head.send_if_modified(|old| std::mem::replace(old, head) != head);
     }
 
-    /// Waits until the commit that is on its way, if one is, has been applied or refused.
-    pub async fn settled(&self) {
-        drop(self.turn.lock().await);
+    /// Waits for the right to have the only commit on its way: none is then.
+    pub async fn alone(&self) -> Turn {
+        Turn::Alone(self.turn.clone().write_owned().await)
+    }
+
+    /// The right to follow the commits on their way, if nobody waits until there is none.
+    pub fn beside(&self) -> Option<Turn> {
+        self.turn.clone().try_read_owned().ok().map(Turn::Beside)
+    }
+
+    /// Tells those who wait that a commit was applied or refused.
+    pub fn tell_moved_on(&self) {
+        self.moved_on.notify_waiters();
+    }
+
+    /// Resolves with the next commit that is applied or refused from now on.
+    pub fn moved_on(&self) -> Notified<'_> {
+        self.moved_on.notified()
+    }
+
+    /// Waits until the time, where it stands still, has come to a moment.
+    pub async fn reaches(&self, time_ms: i64) {
+        loop {
+            let moved_on = self.moved_on();
+            if self.image.read().held_ms().is_none_or(|held_ms| held_ms >= time_ms) {
+                return;
+            }
+            moved_on.await;
+        }
     }
 
     /// Takes what it holds out of it.

@@ -1,14 +1,8 @@
-//! How commits are made: in memory at once, or by way of the journal.
+//! How commits are checked, and made in memory at once.
 
 use uuid::Uuid;
 
-use super::{
-    Capacity, Embedded, Usage,
-    cells::{Cell, Cells},
-    image::Image,
-    journal::{Action, Record},
-    writer::Writer,
-};
+use super::{Capacity, Embedded, Usage, cells::Cell, image::Image};
 use crate::backend::{
     BackendError, Commit, CommitOutcome, Committed, GroupStamp, Lineage, Moved, NamespaceName,
     Position, Revision, Tip, Write,
@@ -87,101 +81,6 @@ impl Embedded {
         Ok(Some(tip))
     }
 
-    /// Commits once the journal has kept it.
-    ///
-    /// Invariant: of each namespace at most one commit is on its way, from its stamp until it is applied or refused.
-    pub(super) async fn commit_durably(
-        &self,
-        writer: &Writer,
-        namespace: &NamespaceName,
-        commit: Commit<'_>,
-    ) -> Result<CommitOutcome, BackendError> {
-        let cell = match self.cell(namespace) {
-            None if commit.groups.is_empty() => {
-                return Ok(CommitOutcome::Committed(Committed::nothing(&self.nowhere())));
-            }
-            None => self.cells.get_or_make(namespace, || self.unborn()),
-            Some(cell) => cell,
-        };
-        let turn = cell.turn.clone().lock_owned().await;
-        let stamped = {
-            let mut image = cell.image.write();
-            let now_ms = image.time_ms(self.clock_ms());
-            match moved(&image, &commit, now_ms) {
-                Some(moved) => Err(CommitOutcome::Moved(moved)),
-                None if commit.groups.is_empty() => {
-                    let before = image.revision();
-                    Err(CommitOutcome::Committed(committed(&image, before, Vec::new(), now_ms)))
-                }
-                None => Ok(stamp(&mut image, namespace, Action::Write(commit.groups), now_ms)),
-            }
-        };
-        match stamped {
-            Ok(record) => {
-                let written = writer.write(cell.clone(), turn, record).await;
-                if written.is_err() {
-                    self.cells.discard(namespace, cell);
-                }
-                Ok(CommitOutcome::Committed(written?))
-            }
-            Err(outcome) => {
-                drop(turn);
-                self.cells.discard(namespace, cell);
-                Ok(outcome)
-            }
-        }
-    }
-
-    pub(super) async fn clear_durably(
-        &self,
-        writer: &Writer,
-        namespace: &NamespaceName,
-        at: Position,
-        valid_until_ms: Option<i64>,
-        records: Vec<Write>,
-    ) -> Result<CommitOutcome, BackendError> {
-        let Some(cell) = self.cell(namespace) else {
-            return Ok(CommitOutcome::Committed(Committed::nothing(&self.nowhere())));
-        };
-        let turn = cell.turn.clone().lock_owned().await;
-        let record = {
-            let mut image = cell.image.write();
-            let now_ms = image.time_ms(self.clock_ms());
-            if let Some(moved) = moved_or_due(&mut image, at, valid_until_ms, now_ms) {
-                return Ok(CommitOutcome::Moved(moved));
-            }
-            stamp(&mut image, namespace, Action::Clear(records), now_ms)
-        };
-        Ok(CommitOutcome::Committed(writer.write(cell, turn, record).await?))
-    }
-
-    pub(super) async fn delete_durably(
-        &self,
-        writer: &Writer,
-        namespace: &NamespaceName,
-        at: Position,
-        valid_until_ms: Option<i64>,
-    ) -> Result<Option<Tip>, BackendError> {
-        let Some(cell) = self.cell(namespace) else {
-            return Ok(Some(self.nowhere()));
-        };
-        let turn = cell.turn.clone().lock_owned().await;
-        let (tip, record) = {
-            let mut image = cell.image.write();
-            let now_ms = image.time_ms(self.clock_ms());
-            if moved_at_all(&image, at, valid_until_ms, now_ms).is_some() {
-                return Ok(None);
-            }
-            let tip = image.tip(now_ms);
-            if tip.lineage.is_none() {
-                return Ok(Some(tip));
-            }
-            (tip, stamp(&mut image, namespace, Action::Delete, now_ms))
-        };
-        writer.write(cell, turn, record).await?;
-        Ok(Some(tip))
-    }
-
     /// The image of a namespace that has no past.
     pub(super) fn unborn(&self) -> Image {
         let now_ms = self.clock_ms();
@@ -235,80 +134,6 @@ impl Embedded {
     }
 }
 
-/// Applies what the journal has kept.
-pub(super) fn apply(cells: &Cells, cell: &Cell, record: Record) -> Committed {
-    // Not while the image is locked: others lock images while they look through the cells.
-    let staged_name = record.action.staged().cloned();
-    let staged = staged_name.as_ref().and_then(|name| cells.get(name));
-    let mut image = cell.image.write();
-    let before = image.revision();
-    image.hold_time(false);
-    if let Some(compacted) = record.compacted {
-        image.set_recorded_compaction(compacted);
-    }
-    let lineage = record.lineage;
-    if let Some(lineage) = lineage.filter(|_| image.lineage.is_none()) {
-        image.begin(lineage, record.time_ms);
-    }
-    let stamps = match record.action {
-        Action::Write(groups) => image.apply(groups),
-        Action::Clear(records) => {
-            let (stamp, removed) = image.clear(records);
-            drop_at_leisure(removed);
-            vec![stamp]
-        }
-        Action::Delete => {
-            let deleted = image.deleted();
-            drop_at_leisure(std::mem::replace(&mut *image, deleted));
-            Vec::new()
-        }
-        Action::Stage(entries) => vec![image.stage(entries)],
-        Action::Replace(_, revision) => {
-            let staged = staged.map(|staged| staged.take_image());
-            let (stamp, replaced) = image.put_in_place(staged, lineage, revision);
-            drop_at_leisure(replaced);
-            vec![stamp]
-        }
-    };
-    let committed = committed(&image, before, stamps, record.time_ms);
-    cell.announce(&image);
-    drop(image);
-    if let Some(staged) = staged_name {
-        // Only now: a snapshot finds what was staged either there or here.
-        cells.remove(&staged);
-    }
-    committed
-}
-
-/// Takes the stamp off a namespace again: its commit was not kept.
-pub(super) fn refuse(cell: &Cell) {
-    cell.image.write().hold_time(false);
-}
-
-/// Gives a commit that may be made its stamp, at which the time then stands still.
-pub(super) fn stamp(
-    image: &mut Image,
-    namespace: &NamespaceName,
-    action: Action,
-    time_ms: i64,
-) -> Record {
-    image.hold_time(true);
-    let begins = match &action {
-        Action::Write(_) | Action::Clear(_) => image.lineage.is_none(),
-        Action::Stage(_) | Action::Delete => false,
-        Action::Replace(..) => true,
-    };
-    Record {
-        namespace: namespace.clone(),
-        position: Position(image.position().0 + 1),
-        before: image.revision(),
-        time_ms,
-        lineage: begins.then(new_lineage),
-        compacted: image.unrecorded_compaction(),
-        action,
-    }
-}
-
 /// The name of a history that begins.
 pub(super) fn new_lineage() -> Lineage {
     Lineage(Uuid::new_v4())
@@ -319,7 +144,10 @@ pub(super) fn first_revision(now_ms: i64) -> Revision {
     Revision(now_ms.max(0) as u64 * 1024)
 }
 
-fn moved(image: &Image, commit: &Commit<'_>, now_ms: i64) -> Option<Moved> {
+pub(super) fn moved(image: &Image, commit: &Commit<'_>, now_ms: i64) -> Option<Moved> {
+    if !is_upon(image, commit) {
+        return Some(Moved { tip: image.tip(now_ms), changed: None });
+    }
     let changed = image.changed_since(commit.at, commit.reads);
     let unchanged = changed.as_ref().is_some_and(Vec::is_empty);
     let in_time = is_in_time(commit.valid_until_ms, now_ms);
@@ -332,8 +160,13 @@ fn moved(image: &Image, commit: &Commit<'_>, now_ms: i64) -> Option<Moved> {
     (!holds).then(|| Moved { tip: image.tip(now_ms), changed })
 }
 
+/// Whether what a commit was made upon was kept, or is on its way.
+pub(super) fn is_upon(image: &Image, commit: &Commit<'_>) -> bool {
+    commit.upon.is_none_or(|generation| generation == image.under_way.generation())
+}
+
 /// What is due ends by itself, and is told so, before a clear.
-fn moved_or_due(
+pub(super) fn moved_or_due(
     image: &mut Image,
     at: Position,
     valid_until_ms: Option<i64>,
@@ -355,7 +188,7 @@ pub(super) fn moved_at_all(
     (!holds).then(|| Moved { tip: image.tip(now_ms), changed: None })
 }
 
-fn is_in_time(valid_until_ms: Option<i64>, now_ms: i64) -> bool {
+pub(super) fn is_in_time(valid_until_ms: Option<i64>, now_ms: i64) -> bool {
     valid_until_ms.is_none_or(|until_ms| now_ms <= until_ms)
 }
 

@@ -8,6 +8,7 @@ mod restore;
 mod staging;
 #[cfg(test)]
 mod tests;
+mod under_way;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -16,7 +17,10 @@ use std::{
 
 use bytes::Bytes;
 
-pub(super) use self::capture::{Capture, Step};
+pub(super) use self::{
+    capture::{Capture, Step},
+    under_way::UnderWay,
+};
 use super::space::Space;
 use crate::backend::{
     Change, ChangeKind, Deadline, Draft, Entry, GroupStamp, Groups, Key, KeyRange, Lineage,
@@ -43,6 +47,8 @@ pub(super) struct Image {
     time_ms: AtomicI64,
     /// Whether the time stands still, because a commit with that time is on its way to the journal.
     held: bool,
+    /// Commits on their way to the journal that others may follow before they are kept.
+    pub under_way: UnderWay,
     /// Up to where the journal knows that the log has been forgotten.
     recorded: Revision,
     /// The revision it began after.
@@ -73,6 +79,7 @@ impl Image {
             revision,
             time_ms: AtomicI64::new(time_ms),
             held: false,
+            under_way: UnderWay::default(),
             recorded: revision,
             birth: revision,
             compacted: revision,
@@ -101,12 +108,30 @@ impl Image {
         self.time_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
     }
 
-    /// Lets the time stand still, at the stamp of a commit that goes to the journal, or go on again.
+    /// Lets the time stand still, at the stamp of a commit that goes to the journal.
     ///
     /// Invariant: from its stamp until it is applied or refused, no answer has a later time than that of the commit. A
     /// reader would else see that time with the state before, and as ended what the commit relied on as alive.
-    pub fn hold_time(&mut self, held: bool) {
-        self.held = held;
+    pub fn hold_time(&mut self, time_ms: i64) {
+        self.time_ms.fetch_max(time_ms, Ordering::Relaxed);
+        self.held = true;
+    }
+
+    /// Lets the time go on again: the oldest commit on its way has been applied, or none is any more. With another on its
+    /// way it goes as far as the stamp of that.
+    pub fn let_time_go_on(&mut self) {
+        match self.under_way.oldest_ms() {
+            Some(time_ms) => self.hold_time(time_ms),
+            None => {
+                self.time_ms.fetch_max(self.under_way.seen_ms(), Ordering::Relaxed);
+                self.held = false;
+            }
+        }
+    }
+
+    /// Until when the time stands still, if it does.
+    pub fn held_ms(&self) -> Option<i64> {
+        self.held.then(|| self.time_ms.load(Ordering::Relaxed))
     }
 
     /// Whether one of these entries has ended by the clock, but not yet by the time of the namespace, which stands still:

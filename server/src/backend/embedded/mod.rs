@@ -4,6 +4,7 @@
 
 mod cells;
 mod commit;
+mod durable;
 pub mod files;
 mod hand_over;
 mod image;
@@ -34,9 +35,10 @@ use self::{
     writer::Writer,
 };
 use super::{
-    Ancestor, Backend, BackendError, Changes, Commit, CommitOutcome, DueElsewhere, Entry, History,
-    Key, KeyRange, Lineage, NamespaceInfo, NamespaceName, Position, ReadAnswer, Retain, Revision,
-    ScanAnswer, SharedChange, Staging, StoredEntry, Tip, Trimmed, Usage, Write,
+    Ancestor, Backend, BackendError, Begun, Changes, Commit, CommitOutcome, DueElsewhere, Entry,
+    Generation, History, Key, KeyRange, Lineage, NamespaceInfo, NamespaceName, Position,
+    ReadAnswer, Retain, Revision, ScanAnswer, SharedChange, Staging, StoredEntry, Tip, Trimmed,
+    Usage, Write,
 };
 use crate::clock::Clock;
 
@@ -193,17 +195,17 @@ impl Backend for Embedded {
             check_nowhere(at)?;
             return Ok(ReadAnswer { tip, entries: vec![None; keys.len()] });
         };
+        let asked_ms = self.clock_ms();
         let (tip, newest) = loop {
             {
                 let image = cell.image.read();
                 check_readable(&image, at)?;
                 let newest: Vec<_> = keys.iter().map(|key| image.newest(key)).collect();
-                let now_ms = self.clock_ms();
-                if at.is_some() || !image.holds_up_an_end(newest.iter().flatten(), now_ms) {
-                    break (image.tip(now_ms), newest);
+                if at.is_some() || !image.holds_up_an_end(newest.iter().flatten(), asked_ms) {
+                    break (image.tip(self.clock_ms()), newest);
                 }
             }
-            cell.settled().await;
+            cell.reaches(asked_ms).await;
         };
         let entry = |newest: Option<SharedChange>| StoredEntry::at(newest?, at);
         let entries = newest.into_iter().map(entry).collect();
@@ -224,17 +226,17 @@ impl Backend for Embedded {
             check_nowhere(at)?;
             return Ok(ScanAnswer { tip, entries: Vec::new(), next: None });
         };
+        let asked_ms = self.clock_ms();
         let (tip, newest, next) = loop {
             {
                 let image = cell.image.read();
                 check_readable(&image, at)?;
                 let (newest, next) = image.scan(range, reverse, limit);
-                let now_ms = self.clock_ms();
-                if at.is_some() || !image.holds_up_an_end(&newest, now_ms) {
-                    break (image.tip(now_ms), newest, next);
+                if at.is_some() || !image.holds_up_an_end(&newest, asked_ms) {
+                    break (image.tip(self.clock_ms()), newest, next);
                 }
             }
-            cell.settled().await;
+            cell.reaches(asked_ms).await;
         };
         let entry = |newest| StoredEntry::at(newest, at);
         let entries = newest.into_iter().filter_map(entry).collect();
@@ -273,9 +275,35 @@ impl Backend for Embedded {
         namespace: &NamespaceName,
         commit: Commit<'_>,
     ) -> Result<CommitOutcome, BackendError> {
+        match self.begin(namespace, commit).await? {
+            Begun::Ended(outcome) => Ok(outcome),
+            Begun::UnderWay(committed) => committed.await.map(CommitOutcome::Committed),
+        }
+    }
+
+    async fn begin(
+        &self,
+        namespace: &NamespaceName,
+        commit: Commit<'_>,
+    ) -> Result<Begun, BackendError> {
         match &self.writer {
-            None => self.commit_in_memory(namespace, commit),
-            Some(writer) => self.commit_durably(writer, namespace, commit).await,
+            None => self.commit_in_memory(namespace, commit).map(Begun::Ended),
+            Some(writer) => self.begin_durably(writer, namespace, commit).await,
+        }
+    }
+
+    fn read_under_way(
+        &self,
+        namespace: &NamespaceName,
+        keys: &[Key],
+    ) -> Option<(ReadAnswer, Generation)> {
+        self.writer.as_ref()?;
+        self.read_upon_commits(namespace, keys)
+    }
+
+    async fn settled(&self, namespace: &NamespaceName) {
+        if let (Some(_), Some(cell)) = (&self.writer, self.cell(namespace)) {
+            drop(cell.alone().await);
         }
     }
 
@@ -336,10 +364,7 @@ impl Backend for Embedded {
             return Ok((Vec::new(), None));
         };
         // While a commit is on its way, time stands still: who asks again and again would learn nothing.
-        let _turn = match &self.writer {
-            Some(_) => Some(cell.turn.lock().await),
-            None => None,
-        };
+        cell.reaches(self.clock_ms()).await;
         let mut image = cell.image.write();
         let now_ms = image.time_ms(self.clock_ms());
         Ok(image.expired(now_ms, limit))

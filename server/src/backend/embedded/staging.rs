@@ -3,7 +3,8 @@
 
 use super::{
     Embedded, Usage,
-    commit::{committed, drop_at_leisure, moved_at_all, new_lineage, stamp},
+    commit::{committed, drop_at_leisure, moved_at_all, new_lineage},
+    durable::stamp,
     image::Image,
     journal::{Action, staged_name},
     writer::{Writer, lost},
@@ -25,7 +26,7 @@ impl Embedded {
             image.stage(entries);
             return self.check_room(image.tip(i64::MIN).usage);
         };
-        let turn = cell.turn.clone().lock_owned().await;
+        let turn = cell.alone().await;
         let record = {
             let mut image = cell.image.write();
             let now_ms = image.time_ms(self.clock_ms());
@@ -80,11 +81,11 @@ impl Embedded {
         let name = staged_name(staging);
         let staged = self.cells.get(&name);
         let staged_turn = match &staged {
-            Some(staged) => Some(staged.turn.clone().lock_owned().await),
+            Some(staged) => Some(staged.alone().await),
             None => None,
         };
         let cell = self.cells.get_or_make(&staging.namespace, || self.unborn());
-        let turn = cell.turn.clone().lock_owned().await;
+        let turn = cell.alone().await;
         let record = {
             let mut image = cell.image.write();
             let now_ms = image.time_ms(self.clock_ms());
@@ -128,7 +129,7 @@ impl Embedded {
             return;
         };
         let turn = match &self.writer {
-            Some(_) => Some(cell.turn.clone().lock_owned().await),
+            Some(_) => Some(cell.alone().await),
             None => None,
         };
         if let (Some(writer), Some(turn)) = (&self.writer, turn) {

@@ -16,19 +16,19 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::{OwnedMutexGuard, oneshot, watch},
+    sync::{oneshot, watch},
     task::JoinSet,
 };
 
 use super::{
     Intervals,
-    cells::{Cell, Cells},
-    commit::{apply, refuse},
+    cells::{Cell, Cells, Turn},
+    durable::{Stamped, apply, is_stale, refuse},
     journal::{AppendError, Encoder, Journal, Pending, Record, SnapshotWriter},
     snapshot::{Beside, write_snapshot},
 };
 use crate::{
-    backend::{BackendError, Committed},
+    backend::{BackendError, Committed, Generation},
     busy_poll::Patience,
     clock::Clock,
 };
@@ -66,11 +66,34 @@ enum Message {
 type Asker = oneshot::Sender<Result<(), String>>;
 
 struct Job {
-    cell: Arc<Cell>,
-    turn: OwnedMutexGuard<()>,
     pending: Pending,
+    waiting: Waiting,
+}
+
+/// Who waits for a commit.
+struct Waiting {
+    place: Place,
     answer: oneshot::Sender<Result<Committed, BackendError>>,
 }
+
+/// That of a commit in its namespace. Dropped before it is applied, it is refused: also where this thread has ended.
+struct Place {
+    cell: Arc<Cell>,
+    generation: Generation,
+    is_applied: bool,
+    _turn: Turn,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_applied {
+            refuse(&self.cell, self.generation);
+        }
+    }
+}
+
+/// Where the answer comes; it does not if the thread has ended.
+pub(super) type Answered = oneshot::Receiver<Result<Committed, BackendError>>;
 
 impl Writer {
     /// Starts the thread and its timers.
@@ -118,24 +141,26 @@ impl Writer {
     pub async fn write(
         &self,
         cell: Arc<Cell>,
-        turn: OwnedMutexGuard<()>,
-        record: Record,
+        turn: Turn,
+        stamped: Stamped,
     ) -> Result<Committed, BackendError> {
-        self.hand_in(cell, turn, record).await.map_err(|_| lost())?
+        self.hand_in(cell, turn, stamped).await.map_err(|_| lost())?
     }
 
-    /// The same, where the answer may be awaited elsewhere; it does not come if the thread has ended.
+    /// The same, where the answer may be awaited elsewhere.
     pub fn hand_in(
         &self,
         cell: Arc<Cell>,
-        turn: OwnedMutexGuard<()>,
-        record: Record,
-    ) -> oneshot::Receiver<Result<Committed, BackendError>> {
+        turn: Turn,
+        Stamped { record, generation }: Stamped,
+    ) -> Answered {
         let encoded = (self.encoder)(&record);
         let pending = Pending { record, encoded };
         let (answer, answered) = oneshot::channel();
         // Without the thread the job is dropped, and the receiver finds out.
-        let _ = self.queue.send(Message::Write(Job { cell, turn, pending, answer }));
+        let place = Place { cell, generation, is_applied: false, _turn: turn };
+        let waiting = Waiting { place, answer };
+        let _ = self.queue.send(Message::Write(Job { pending, waiting }));
         answered
     }
 
@@ -216,6 +241,7 @@ impl Worker {
             let mut stop = false;
             while let Some(message) = next.take() {
                 match message {
+                    Message::Write(job) if job.is_stale() => job.refuse(),
                     Message::Write(job) => group.add(job),
                     other => {
                         // What came before is done before.
@@ -288,23 +314,12 @@ impl Worker {
         {
             self.fail(error);
         }
-        for (Pending { record, .. }, Waiting { cell, turn, answer }) in
-            pending.into_iter().zip(jobs)
-        {
+        for (Pending { record, .. }, mut waiting) in pending.into_iter().zip(jobs) {
             let answered = match &result {
-                Ok(()) => {
-                    let committed = apply(&self.cells, &cell, record);
-                    self.cells.show(&cell);
-                    Ok(committed)
-                }
-                Err(error) => {
-                    refuse(&cell);
-                    Err(BackendError::from(error.clone()))
-                }
+                Ok(()) => Ok(waiting.place.apply(&self.cells, record)),
+                Err(error) => Err(BackendError::from(error.clone())),
             };
-            drop((turn, cell));
-            // Nobody may be waiting any more.
-            let _ = answer.send(answered);
+            waiting.tell(answered);
         }
     }
 
@@ -460,19 +475,42 @@ struct Group {
     bytes: usize,
 }
 
-struct Waiting {
-    cell: Arc<Cell>,
-    turn: OwnedMutexGuard<()>,
-    answer: oneshot::Sender<Result<Committed, BackendError>>,
+impl Job {
+    fn is_stale(&self) -> bool {
+        is_stale(&self.waiting.place.cell, self.waiting.place.generation)
+    }
+
+    /// One that was made upon one that was not kept.
+    fn refuse(self) {
+        let why = "a commit that it was made upon could not be kept";
+        self.waiting.tell(Err(BackendError::Unavailable(why.into())));
+    }
+}
+
+impl Place {
+    fn apply(&mut self, cells: &Cells, record: Record) -> Committed {
+        let committed = apply(cells, &self.cell, record);
+        cells.show(&self.cell);
+        self.is_applied = true;
+        committed
+    }
+}
+
+impl Waiting {
+    fn tell(self, answered: Result<Committed, BackendError>) {
+        // Who is answered finds what became of it.
+        drop(self.place);
+        // Nobody may be waiting any more.
+        let _ = self.answer.send(answered);
+    }
 }
 
 impl Group {
-    fn add(&mut self, job: Job) {
-        let Job { cell, turn, pending, answer } = job;
+    fn add(&mut self, Job { pending, waiting }: Job) {
         // A journal of tables is told of records as they are.
         self.bytes += pending.encoded.len().max(pending.record.bytes());
         self.pending.push(pending);
-        self.jobs.push(Waiting { cell, turn, answer });
+        self.jobs.push(waiting);
     }
 }
 

@@ -169,7 +169,8 @@ impl Core {
 
     /// The arguments, and which groups take a revision.
     fn commit_args(&self, lane: &Lane, commit: Commit<'_>) -> (Vec<Bytes>, Vec<bool>) {
-        let Commit { at, reads, groups, valid_until_ms, exact_revision, most_before } = commit;
+        let Commit { at, reads, groups, valid_until_ms, exact_revision, most_before, upon: _ } =
+            commit;
         let (count, ranges) = (5 * groups.writes.len() + reads.keys.len(), reads.ranges.len());
         let mut writes = Writes::of(groups, &reads.keys);
         let mut args = Vec::with_capacity(22 + 3 * ranges + count);

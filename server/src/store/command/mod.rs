@@ -300,6 +300,11 @@ impl Command {
         }
     }
 
+    /// Whether what keys hold is all that it goes by: not ranges, nor how much there is.
+    pub fn goes_by_keys(&self) -> bool {
+        !matches!(self, Self::UpdateSettings(_)) && !self.reads_ranges()
+    }
+
     /// Whether it is committed alone: what it reads depends on what it finds, or may be long, so that it must not
     /// lie under what others before it write.
     pub fn goes_alone(&self) -> bool {

@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use super::{Answer, Job, Outcome, commands};
 use crate::{
     backend::{
-        Commit, GroupIndex, GroupStamp, Key, Moved, Position, ReadSet, Revision, StoredEntry, Tip,
+        Commit, Generation, GroupIndex, GroupStamp, Key, Moved, Position, ReadSet, Revision,
+        StoredEntry, Tip,
     },
     store::{
         RequestId, Store,
@@ -24,6 +25,10 @@ pub(super) struct Loaded {
     pub tip: Tip,
     /// The position of the oldest of the reads.
     pub at: Position,
+    /// Of which commits on their way, if this is how things will stand once these are kept: it is not to be told before.
+    pub upon: Option<Generation>,
+    /// Whether something is missing that cannot be read before nothing is on its way.
+    pub is_short: bool,
     /// Whether more may have been committed before this was asked for: what relies on it finds out, what does not is to read.
     pub is_old: bool,
     /// The settings' key first.
@@ -79,7 +84,7 @@ impl Loaded {
         let entries = self.reads.keys.iter().zip(self.entries.iter().map(Option::as_ref));
         let mut workspace = Workspace::new(
             self.tip,
-            settings,
+            settings.clone(),
             entries,
             &self.ranges,
             &self.related,
@@ -146,8 +151,9 @@ impl Loaded {
             valid_until_ms,
             exact_revision,
             most_before,
+            upon: self.upon,
         };
-        (Run { results, expired, kept, needs_more }, commit)
+        (Run { results, expired, kept, needs_more, settings }, commit)
     }
 
     /// Why a command is not even run, once it is known that it was not before.
@@ -184,6 +190,7 @@ impl Loaded {
         }
         self.at = moved.tip.position;
         self.tip = moved.tip;
+        self.upon = None;
         for (key, entry) in changed {
             for range in &mut self.ranges {
                 if range.covered.contains(&key) && range.selector.contains(&key) {
@@ -219,6 +226,8 @@ pub(super) struct Run {
     pub kept: Vec<(RecordName, u32)>,
     /// Whether more has to be read before any of this can be committed.
     pub needs_more: bool,
+    /// Those that it was run by.
+    pub settings: Arc<Settings>,
     results: Vec<Ran>,
 }
 
@@ -231,6 +240,11 @@ impl Run {
                 matches!(result, Ok(Reply::Acquired(AcquireReply::Granted(_))))
             }
         })
+    }
+
+    /// Of how many commands.
+    pub fn count(&self) -> usize {
+        self.results.len()
     }
 
     /// The outcomes, once the stamps of the commit are known.

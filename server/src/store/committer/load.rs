@@ -32,7 +32,8 @@ const RECORDS_TO_COME: u64 = 16;
 const MAX_RECORDS_TO_COME: u64 = 128;
 
 impl Store {
-    /// Reads what a batch of commands needs. Of queues of locks, that is the first `depth` places.
+    /// Reads what a batch of commands needs. Of queues of locks, that is the first `depth` places. Unless it is to be fresh,
+    /// upon commits that are on their way, where that is enough to know what keys hold.
     pub(super) async fn load(
         &self,
         namespace: &Namespace,
@@ -42,6 +43,10 @@ impl Store {
     ) -> Result<Loaded, StoreError> {
         let mut keys = Vec::with_capacity(batch.len() + 1);
         keys.push(keys::settings());
+        let by_keys = !fresh && commands(batch).all(|(_, command)| command.goes_by_keys());
+        if !by_keys {
+            self.backend.settled(&namespace.name).await;
+        }
         let (mut at, mut ranges) = (None, Vec::new());
         for (job, command) in commands(batch) {
             command.add_keys(&mut keys);
@@ -69,8 +74,13 @@ impl Store {
         let is_plain = self.backend.reads_ahead() && !is_coordinated && at.is_none();
         let known = if is_plain && !fresh { self.recall(namespace, &keys) } else { None };
         let is_old = known.is_some();
-        let answer = match known {
-            Some(known) => known,
+        let under_way = match known {
+            None if by_keys => self.backend.read_under_way(&namespace.name, &keys),
+            _ => None,
+        };
+        let (under_way, upon) = under_way.unzip();
+        let answer = match known.or(under_way) {
+            Some(answer) => answer,
             None if is_plain => self.read_and_learn(namespace, batch, &mut keys).await?,
             None => self.backend.read(&namespace.name, &keys, None).await?,
         };
@@ -80,6 +90,8 @@ impl Store {
         let mut loaded = Loaded {
             tip: answer.tip,
             at,
+            upon,
+            is_short: false,
             is_old,
             reads,
             entries: answer.entries,
@@ -91,6 +103,11 @@ impl Store {
             room_for_answers: MAX_KEPT,
             stale: Vec::new(),
         };
+        // How much there is is known only once nothing is on its way.
+        if loaded.upon.is_some() && loaded.settings(namespace).has_quota() {
+            loaded.is_short = true;
+            return Ok(loaded);
+        }
         loaded.is_coordinated |= loaded.has_references();
         if loaded.is_coordinated {
             self.load_related(namespace, batch, &mut loaded, depth).await?;
@@ -139,6 +156,10 @@ impl Store {
         loop {
             let mut wanted = Vec::new();
             let leases = loaded.ending_leases(batch, &mut room);
+            if loaded.upon.is_some() && !leases.is_empty() {
+                loaded.is_short = true;
+                return Ok(());
+            }
             let mut attached = Vec::with_capacity(leases.len());
             for leases in leases.chunks(AT_ONCE) {
                 let mut reading = Vec::with_capacity(leases.len());
@@ -155,7 +176,12 @@ impl Store {
                 );
                 loaded.related.leases.insert(lease, attached);
             }
-            for lock in loaded.locks_to_pass_on(batch) {
+            let locks = loaded.locks_to_pass_on(batch);
+            if loaded.upon.is_some() && !locks.is_empty() {
+                loaded.is_short = true;
+                return Ok(());
+            }
+            for lock in locks {
                 let (places, entries) =
                     self.load_places(namespace, &lock, depth, &mut loaded.reads.ranges).await?;
                 for entry in entries {
@@ -175,7 +201,14 @@ impl Store {
             if wanted.is_empty() {
                 return Ok(());
             }
-            let answer = self.backend.read(&namespace.name, &wanted, None).await?;
+            let under_way = match loaded.upon {
+                Some(_) => self.backend.read_under_way(&namespace.name, &wanted),
+                None => None,
+            };
+            let answer = match under_way {
+                Some((answer, _)) => answer,
+                None => self.backend.read(&namespace.name, &wanted, None).await?,
+            };
             let from = loaded.entries.len();
             loaded.reads.keys.extend(wanted);
             loaded.entries.extend(answer.entries);

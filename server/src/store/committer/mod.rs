@@ -4,12 +4,15 @@
 //! their writes are committed as one. Whoever finds the namespace free does this on its own task; what comes
 //! meanwhile waits and is taken next.
 //!
-//! Invariant: at most one commit of a namespace is under way in this process, and commands are applied in the
-//! order in which they were submitted.
+//! Invariant: commands are applied in the order in which they were submitted. Of a namespace at most one commit is being made in
+//! this process. Where a backend says that one is on its way, the next is made upon it, and fails if it does.
 
 mod batch;
 mod load;
+mod progress;
 mod requests;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod whole;
 
@@ -23,6 +26,7 @@ use hashbrown::HashSet;
 pub(super) use self::turn::Queue;
 use self::{
     batch::{Loaded, Run},
+    progress::Progress,
     turn::{Entered, Turn},
 };
 use super::{
@@ -35,8 +39,8 @@ use super::{
     workspace::RangeView,
 };
 use crate::backend::{
-    BackendError, Commit, CommitOutcome, Committed, Key, NamespaceName, Position, Revision, Tip,
-    WriteOp,
+    BackendError, Begun, Commit, CommitOutcome, Committed, Key, NamespaceName, Position, Revision,
+    Tip, WriteOp,
 };
 
 /// Most commands of one commit.
@@ -169,27 +173,27 @@ impl Store {
         namespace: &Arc<Namespace>,
         jobs: Vec<Job>,
         mut loaded: Option<Loaded>,
-    ) -> Vec<Outcome> {
-        let mut outcomes = Vec::new();
+    ) -> Progress {
+        let mut parts = Vec::with_capacity(1);
         let mut rest = &jobs[..];
         while let Some(first) = rest.first() {
             let (batch, after) = rest.split_at(count_together(rest));
             rest = after;
             match &first.submission.work {
                 Work::Command(_) => {
-                    let mut more = self.run_batch(namespace, batch, loaded.take()).await;
-                    match outcomes.is_empty() {
-                        true => outcomes = more,
-                        false => outcomes.append(&mut more),
-                    }
+                    parts.push(self.run_batch(namespace, batch, loaded.take()).await);
                 }
-                Work::Clear => outcomes.push(self.clear(namespace, &first.submission).await),
+                Work::Clear => {
+                    let outcome = self.clear(namespace, &first.submission).await;
+                    parts.push(Progress::Done(vec![outcome]));
+                }
                 Work::DeleteNamespace => {
-                    outcomes.push(self.delete(namespace, &first.submission).await);
+                    let outcome = self.delete(namespace, &first.submission).await;
+                    parts.push(Progress::Done(vec![outcome]));
                 }
             }
         }
-        outcomes
+        Progress::together(parts)
     }
 
     async fn run_batch(
@@ -197,9 +201,9 @@ impl Store {
         namespace: &Arc<Namespace>,
         batch: &[Job],
         loaded: Option<Loaded>,
-    ) -> Vec<Outcome> {
+    ) -> Progress {
         match self.try_batch(namespace, batch, loaded).await {
-            Ok(outcomes) => outcomes,
+            Ok(progress) => progress,
             // One command too much for the backend, or one that cannot be judged beside them, is no reason to refuse the
             // others.
             Err(StoreError::Backend(BackendError::Full { .. }) | StoreError::Contended { .. })
@@ -207,11 +211,12 @@ impl Store {
             {
                 let mut outcomes = Vec::with_capacity(batch.len());
                 for job in batch.chunks(1) {
-                    outcomes.extend(Box::pin(self.run_batch(namespace, job, None)).await);
+                    let progress = Box::pin(self.run_batch(namespace, job, None)).await;
+                    outcomes.append(&mut progress.outcomes().await);
                 }
-                outcomes
+                Progress::Done(outcomes)
             }
-            Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => Progress::Done(vec![Err(error); batch.len()]),
         }
     }
 
@@ -220,7 +225,7 @@ impl Store {
         namespace: &Arc<Namespace>,
         batch: &[Job],
         loaded: Option<Loaded>,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    ) -> Result<Progress, StoreError> {
         let mut depth = QUEUE_DEPTH;
         let loaded = loaded.filter(|loaded| loaded.due_leases().is_empty());
         let mut loaded = match loaded {
@@ -229,6 +234,9 @@ impl Store {
         };
         let mut is_old = loaded.is_old;
         for attempt in 0..MAX_ATTEMPTS {
+            if loaded.is_short {
+                loaded = self.load_alive(namespace, batch, true, depth).await?;
+            }
             let (run, commit) = loaded.run(self, namespace, batch, spared_ms(attempt));
             if run.needs_more {
                 depth = depth.saturating_mul(QUEUE_DEPTH);
@@ -237,37 +245,38 @@ impl Store {
             }
             // What changes nothing and was read in one step needs no commit.
             if commit.groups.is_empty() && loaded.ranges.is_empty() {
-                // No commit would find out whether this still holds.
-                if mem::take(&mut is_old) {
+                // No commit would find out whether this still holds, or is kept.
+                if mem::take(&mut is_old) || loaded.upon.is_some() {
                     loaded = self.load_alive(namespace, batch, true, depth).await?;
                     continue;
                 }
                 self.confirm(namespace, &run).await?;
-                return Ok(run.outcomes(&[], loaded.tip.revision, loaded.tip.time_ms));
+                let Tip { revision, time_ms, .. } = loaded.tip;
+                return Ok(Progress::Done(run.outcomes(&[], revision, time_ms)));
             }
             if commit.groups.is_empty() {
                 self.confirm(namespace, &run).await?;
             }
             let removed = removed_answers(&loaded, &commit);
             let written = self.backend.reads_ahead().then(|| commit.groups.clone());
-            let commit = self.backend.commit(&namespace.name, commit);
+            let commit = self.backend.begin(&namespace.name, commit);
             match self.commit_and_read_ahead(namespace, commit).await? {
-                CommitOutcome::Committed(committed) => {
-                    self.counters.expired.fetch_add(run.expired, Ordering::Relaxed);
+                Begun::UnderWay(committed) => {
+                    // The next batch goes by it.
+                    Self::note_kept(namespace, batch, &removed, &run.kept);
+                    return Ok(run.committing(self.clone(), namespace.clone(), committed));
+                }
+                Begun::Ended(CommitOutcome::Committed(committed)) => {
                     if let Some(written) = written {
                         namespace.known.commit(written, &committed, self.clock.now_ms());
                     }
                     if !committed.stamps.is_empty() {
                         Self::note_kept(namespace, batch, &removed, &run.kept);
                     }
-                    self.committed(namespace, &loaded.settings(namespace), &committed).await;
-                    return Ok(run.outcomes(
-                        &committed.stamps,
-                        committed.before,
-                        committed.tip.time_ms,
-                    ));
+                    let outcomes = run.committed(self, namespace, &committed).await;
+                    return Ok(Progress::Done(outcomes));
                 }
-                CommitOutcome::Moved(moved) => {
+                Begun::Ended(CommitOutcome::Moved(moved)) => {
                     if !loaded.follow(moved) {
                         loaded = self.load_alive(namespace, batch, true, depth).await?;
                     }
@@ -301,7 +310,7 @@ impl Store {
                 break;
             }
             let expire = Job::from(Submission::command_only(Command::Expire(due)));
-            Box::pin(self.try_batch(namespace, &[expire], None)).await?;
+            Box::pin(self.try_batch(namespace, &[expire], None)).await?.end().await?;
             loaded = self.load(namespace, batch, true, depth).await?;
         }
         Ok(loaded)
@@ -317,7 +326,12 @@ impl Store {
             self.deadlines.note(namespace, deadline_ms);
         }
         let mut log = namespace.log.lock();
-        *log = (log.0 + 1, committed.log);
+        // Of several on their way the first may be noted last.
+        if log.position <= committed.tip.position {
+            log.position = committed.tip.position;
+            log.shape = committed.log;
+        }
+        log.commits += 1;
     }
 
     /// Reads what plain jobs need, of which a batch is to be made, while the commit before them is under way.
@@ -327,7 +341,14 @@ impl Store {
         Ok(Loaded { is_old: true, ..loaded })
     }
 
-    async fn committed(&self, namespace: &Namespace, settings: &Settings, committed: &Committed) {
+    async fn committed(
+        &self,
+        namespace: &Namespace,
+        expired: u64,
+        settings: &Settings,
+        committed: &Committed,
+    ) {
+        self.counters.expired.fetch_add(expired, Ordering::Relaxed);
         self.note_commit(namespace, committed);
         if settings.is_log_over(committed.log, committed.tip.time_ms) {
             let limit = 2 * committed.stamps.len() + 64;

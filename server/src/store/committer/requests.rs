@@ -29,8 +29,12 @@ impl Store {
         }
         let is_known = namespace.kept.lock().as_ref().is_some_and(|kept| {
             let is_old = loaded.tip.time_ms - kept.read_at_ms() >= LOOK_AGAIN_MS;
-            kept.count() + batch.len() as u64 <= MAX_KEPT || !is_old
+            !kept.is_doubted() && (kept.count() + batch.len() as u64 <= MAX_KEPT || !is_old)
         });
+        if !is_known && loaded.upon.is_some() {
+            loaded.is_short = true;
+            return Ok(());
+        }
         if !is_known {
             let records = self.scan_all(namespace, &keys::all_requests(), usize::MAX).await?.0;
             let mut kept = namespace.kept.lock();

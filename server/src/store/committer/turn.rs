@@ -12,9 +12,9 @@ use std::{
 use futures::FutureExt as _;
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
-use super::{Job, MAX_WAITING, MAX_WAITING_BYTES, Outcome, batch::Loaded};
+use super::{Job, MAX_WAITING, MAX_WAITING_BYTES, Outcome, batch::Loaded, progress::Progress};
 use crate::{
-    backend::{BackendError, CommitOutcome},
+    backend::{BackendError, Begun},
     store::{Store, error::StoreError, namespace::Namespace},
 };
 
@@ -84,21 +84,33 @@ impl Turn {
     /// Works on the caller's task as far as nothing has to be waited for, which in memory is to the end;
     /// otherwise on a task of its own, so that a caller that goes away leaves nothing half done.
     pub fn work(self, jobs: Vec<Job>) -> Result<Vec<Outcome>, oneshot::Receiver<Vec<Outcome>>> {
+        let count = jobs.len();
         let mut work = Box::pin(async move {
-            let outcomes = self.store.work(&self.namespace, jobs, None).await;
-            (outcomes, self)
+            let progress = self.store.work(&self.namespace, jobs, None).await;
+            (progress, self)
         });
-        if let Some((outcomes, turn)) = work.as_mut().now_or_never() {
-            drop(turn);
-            return Ok(outcomes);
-        }
+        let begun = match work.as_mut().now_or_never() {
+            Some((Progress::Done(outcomes), turn)) => {
+                drop(turn);
+                return Ok(outcomes);
+            }
+            begun => begun,
+        };
         let (answer, receiver) = oneshot::channel();
-        tokio::spawn(async move {
-            let (outcomes, turn) = work.await;
-            // Nobody may be waiting any more.
-            let _ = answer.send(outcomes);
-            turn.serve(None, VecDeque::new()).await;
-        });
+        let answers = vec![(count, answer)];
+        match begun {
+            Some((progress, turn)) => {
+                drop(turn);
+                deliver(progress, answers);
+            }
+            None => {
+                tokio::spawn(async move {
+                    let (progress, turn) = work.await;
+                    deliver(progress, answers);
+                    turn.serve(None, VecDeque::new()).await;
+                });
+            }
+        }
         Err(receiver)
     }
 
@@ -120,11 +132,7 @@ impl Turn {
                 let (jobs, answers) = together(waiting.drain(..));
                 (jobs, None, answers)
             };
-            let mut outcomes = self.store.work(&self.namespace, jobs, loaded).await.into_iter();
-            for (count, answer) in answers {
-                // Nobody may be waiting any more.
-                let _ = answer.send(outcomes.by_ref().take(count).collect());
-            }
+            deliver(self.store.work(&self.namespace, jobs, loaded).await, answers);
             tokio::task::yield_now().await;
         }
     }
@@ -143,8 +151,8 @@ impl Store {
     pub(super) async fn commit_and_read_ahead(
         self: &Arc<Self>,
         namespace: &Arc<Namespace>,
-        commit: impl Future<Output = Result<CommitOutcome, BackendError>>,
-    ) -> Result<CommitOutcome, BackendError> {
+        commit: impl Future<Output = Result<Begun, BackendError>>,
+    ) -> Result<Begun, BackendError> {
         let mut commit = pin!(commit);
         if let Some(outcome) = commit.as_mut().now_or_never() {
             return outcome;
@@ -168,6 +176,23 @@ impl Store {
             (jobs, loaded)
         });
         queue.ahead = Some(Ahead { loading, answers });
+    }
+}
+
+/// Hands outcomes to who waits for them, once they are known.
+fn deliver(progress: Progress, answers: Vec<Answers>) {
+    let hand_over = |outcomes: Vec<Outcome>| {
+        let mut outcomes = outcomes.into_iter();
+        for (count, answer) in answers {
+            // Nobody may be waiting any more.
+            let _ = answer.send(outcomes.by_ref().take(count).collect());
+        }
+    };
+    match progress {
+        Progress::Done(outcomes) => hand_over(outcomes),
+        committing => {
+            tokio::spawn(async move { hand_over(committing.outcomes().await) });
+        }
     }
 }
 

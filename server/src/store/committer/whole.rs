@@ -137,7 +137,7 @@ impl Store {
         let count = due.len();
         if count > 0 {
             let expire = Job::from(Submission::command_only(Command::Expire(due)));
-            self.try_batch(namespace, &[expire], None).await?;
+            self.try_batch(namespace, &[expire], None).await?.end().await?;
         }
         Ok(count)
     }

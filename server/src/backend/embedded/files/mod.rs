@@ -27,7 +27,7 @@ mod remains;
 mod repair;
 mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 
 use std::{

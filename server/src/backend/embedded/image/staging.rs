@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicI64;
 
-use super::Image;
+use super::{Image, UnderWay};
 use crate::backend::{ChangeKind, Entry, GroupStamp, Key, Lineage, Position, Revision};
 
 impl Image {
@@ -36,6 +36,7 @@ impl Image {
             revision,
             time_ms: AtomicI64::new(time_ms),
             held: false,
+            under_way: UnderWay::default(),
             recorded: revision,
             // The entries were not told by the log: who follows it from the beginning has missed something.
             birth: Revision(revision.0.saturating_sub(1)),

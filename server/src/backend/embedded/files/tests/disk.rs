@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::super::layer::{FileLayer, Output};
 
@@ -23,6 +23,8 @@ pub enum Fault {
     Lost,
     /// The power goes: it and all after it fail.
     Power,
+    /// The thread ends.
+    Panic,
 }
 
 /// What of unsynced bytes is there after the power went.
@@ -76,6 +78,7 @@ const SECTOR_BYTES: usize = 512;
 #[derive(Default)]
 pub struct Disk {
     state: Mutex<State>,
+    released: Condvar,
 }
 
 #[derive(Default)]
@@ -88,6 +91,8 @@ struct State {
     fault: Option<(usize, Fault)>,
     /// Everything fails.
     failing: bool,
+    /// Everything takes until this ends.
+    held: bool,
     /// What all files may hold together.
     capacity: Option<usize>,
     lock: Weak<()>,
@@ -140,6 +145,12 @@ impl Disk {
         self.state.lock().failing = failing;
     }
 
+    /// Everything that changes something takes until this is said to be over.
+    pub fn set_held(&self, held: bool) {
+        self.state.lock().held = held;
+        self.released.notify_all();
+    }
+
     /// So much fits on it.
     pub fn set_capacity(&self, bytes: usize) {
         self.state.lock().capacity = Some(bytes);
@@ -174,7 +185,7 @@ impl Disk {
         };
         let names: BTreeMap<_, _> = state.durable.iter().map(restored).collect();
         let state = State { durable: names.clone(), names, ..State::default() };
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { state: Mutex::new(state), ..Self::default() })
     }
 
     /// A copy of the disk after the process was killed: what it wrote is there, and durable only as far as it was synced.
@@ -187,7 +198,8 @@ impl Disk {
         };
         let names = state.names.iter().map(&mut copy).collect();
         let durable = state.durable.iter().map(&mut copy).collect();
-        Arc::new(Self { state: Mutex::new(State { names, durable, ..State::default() }) })
+        let state = Mutex::new(State { names, durable, ..State::default() });
+        Arc::new(Self { state, ..Self::default() })
     }
 
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
@@ -214,10 +226,12 @@ impl Disk {
 
     fn operation(&self, what: &str, path: &Path) -> Result<(), Fault> {
         let mut state = self.state.lock();
+        self.released.wait_while(&mut state, |state| state.held);
         let number = state.operations;
         state.operations += 1;
         state.log.push(format!("{number}: {what} {}", path.display()));
         match state.fault {
+            Some((at, Fault::Panic)) if at == number => panic!("a fault was put in"),
             Some((at, fault)) if at == number => {
                 state.failing |= fault == Fault::Power;
                 Err(fault)
@@ -340,7 +354,7 @@ impl Output for File {
             Err(Fault::Short | Fault::Power) if half >= content.len() => half,
             // Over what is there it is written by the page.
             Err(Fault::Short | Fault::Power) => self.at.max(half - half % SECTOR_BYTES),
-            Err(Fault::Error) => self.at,
+            Err(Fault::Error | Fault::Panic) => self.at,
         };
         content.resize(content.len().max(end), 0);
         content[self.at..end].copy_from_slice(&bytes[..end - self.at]);

@@ -1,13 +1,13 @@
 //! Every step of commits and snapshots fails once in every way.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use super::{
     super::{Options, Sync},
     disk::{Disk, Fault, Kept},
     state::{Engine, key, name, open_with, set},
 };
-use crate::backend::{Backend as _, BackendError, Revision};
+use crate::backend::{Backend as _, BackendError, Committed, Revision, Write};
 
 /// What became of commits, each of which writes one key of the same name in two namespaces' worth of groups.
 #[derive(Default, Debug)]
@@ -19,12 +19,23 @@ struct Fates {
 
 impl Fates {
     async fn commit(&mut self, engine: &Engine, number: usize) {
-        let namespace = ["m", "n"][number % 2];
-        let id = format!("{namespace}{number}");
-        // Long enough to be written in part.
-        let value = format!("{number} {}", "x".repeat(100));
-        let writes = vec![vec![set(&id, &value), set(&format!("{id}'"), &value)]];
-        match engine.commit(namespace, writes).await {
+        let (namespace, id, writes) = commit(number);
+        self.note(id, engine.commit(namespace, writes).await);
+    }
+
+    /// Two commits to each namespace, each upon the one before.
+    async fn commit_some(&mut self, engine: &Engine, numbers: Range<usize>) {
+        let mut begun = Vec::new();
+        for (namespace, id, writes) in numbers.map(commit) {
+            begun.push((id, engine.begin(namespace, writes).await));
+        }
+        for (id, committed) in begun {
+            self.note(id, committed.await);
+        }
+    }
+
+    fn note(&mut self, id: String, committed: Result<Committed, BackendError>) {
+        match committed {
             Ok(committed) => {
                 self.kept.insert(id, committed.stamps[0].revision);
             }
@@ -52,6 +63,16 @@ impl Fates {
             assert!(!taken, "{id} came back with a revision given to another, {what}: {self:?}");
         }
     }
+}
+
+/// A commit by its number: to where, by what name, and what it writes.
+fn commit(number: usize) -> (&'static str, String, Vec<Vec<Write>>) {
+    let namespace = ["m", "n"][number % 2];
+    let id = format!("{namespace}{number}");
+    // Long enough to be written in part.
+    let value = format!("{number} {}", "x".repeat(100));
+    let writes = vec![vec![set(&id, &value), set(&format!("{id}'"), &value)]];
+    (namespace, id, writes)
 }
 
 /// The revision of both keys of a commit.
@@ -87,8 +108,11 @@ async fn run(operation: usize, fault: Fault) -> bool {
         go_on_killed(&disk, &what).await;
         return true;
     };
-    for number in 0..24 {
+    for number in 0..12 {
         fates.commit(&engine, number).await;
+    }
+    for number in (12..24).step_by(4) {
+        fates.commit_some(&engine, number..number + 4).await;
     }
     fates.check(&engine, true, &what).await;
     reopen(&disk, &fates, &what).await;

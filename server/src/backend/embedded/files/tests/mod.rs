@@ -2,13 +2,14 @@
 //! and what is damaged is refused.
 
 mod damage;
-mod disk;
+pub mod disk;
 mod faults;
+mod following;
 mod fuzz;
 mod lines;
 mod options;
 mod repair;
 mod roundtrip;
 mod staging;
-mod state;
+pub mod state;
 mod torn;

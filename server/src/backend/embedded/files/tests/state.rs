@@ -2,13 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
+
 use super::{
     super::{Files, Options},
     disk::{Disk, Layer},
 };
 use crate::{
     backend::{
-        Backend, BackendError, Change, Commit, CommitOutcome, Committed, Created, Draft,
+        Backend, BackendError, Begun, Change, Commit, CommitOutcome, Committed, Created, Draft,
         GroupIndex, Key, KeyRange, NamespaceName, NewDeadline, ReadSet, Revision, Tip, Write,
         WriteOp,
         embedded::{Embedded, Intervals, journal::LoadError},
@@ -18,6 +23,9 @@ use crate::{
 
 pub const START_MS: i64 = 1_700_000_000_000;
 pub const DIRECTORY: &str = "/data";
+
+/// A commit that was begun.
+pub type Committing = BoxFuture<'static, Result<Committed, BackendError>>;
 
 pub struct Engine {
     pub backend: Embedded,
@@ -46,6 +54,14 @@ pub fn open_at(
     let files = Files::open(Arc::new(Layer(disk.clone())), options)?;
     let backend = Embedded::with_journal(clock.clone(), Box::new(files), intervals)?;
     Ok(Engine { backend, clock, disk: disk.clone() })
+}
+
+/// An engine with a namespace `n`, whose disk takes its time.
+pub async fn held() -> Engine {
+    let engine = open(&Arc::<Disk>::default()).unwrap();
+    engine.commit("n", vec![vec![set("first", "1")]]).await.unwrap();
+    engine.disk.set_held(true);
+    engine
 }
 
 pub fn name(name: &str) -> NamespaceName {
@@ -84,6 +100,29 @@ impl Engine {
         match self.backend.commit(&namespace, commit).await? {
             CommitOutcome::Committed(committed) => Ok(committed),
             CommitOutcome::Moved(moved) => panic!("nothing was read, but {moved:?}"),
+        }
+    }
+
+    /// Begins a commit upon those on their way, whatever these are.
+    pub async fn begin(&self, namespace: &str, writes: Vec<Vec<Write>>) -> Committing {
+        let namespace = name(namespace);
+        let reads = ReadSet::default();
+        loop {
+            let (answer, upon) = match self.backend.read_under_way(&namespace, &[]) {
+                Some((answer, generation)) => (answer, Some(generation)),
+                None => (self.backend.read(&namespace, &[], None).await.unwrap(), None),
+            };
+            let commit = Commit::plain(answer.tip.position, &reads, writes.clone().into());
+            let commit = Commit { upon, ..commit };
+            match self.backend.begin(&namespace, commit).await {
+                Ok(Begun::UnderWay(committing)) => return committing,
+                Ok(Begun::Ended(CommitOutcome::Committed(committed))) => {
+                    return ready(Ok(committed)).boxed();
+                }
+                // Those on their way were not kept.
+                Ok(Begun::Ended(CommitOutcome::Moved(_))) => {}
+                Err(error) => return ready(Err(error)).boxed(),
+            }
         }
     }
 
