@@ -25,7 +25,7 @@ use crate::{
 pub const EXPORT_HELP: &str = "\
 Writes lines of JSON: settings, leases, locks with their holds, and entries, each namespace as of one
 revision. History, answers kept for retries and calls that wait for locks stay behind. A file is replaced
-only once all is written; an export that is not read to its end has failed.
+only once all is written, and if there was anything; an export that is not read to its end has failed.
 
   holdfast export > state.jsonl
   holdfast export | holdfast --addr http://other:4653 import -";

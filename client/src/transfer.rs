@@ -139,7 +139,8 @@ impl Export {
     }
 
     /// Writes the lines to a file, which takes the place of one that is there once it is whole: until then, and where this
-    /// fails or is given up, that stays as it was. What is there and is no file, such as a pipe, is written straight into.
+    /// fails, is given up, or finds none of the namespaces that were named, that stays as it was. What is there and is no file,
+    /// such as a pipe, is written straight into.
     ///
     /// # Errors
     /// Those of [`write_to`](Export::write_to).
@@ -148,8 +149,11 @@ impl Export {
         // A pipe opens only once somebody reads it.
         let whole = written(blocking(|| WholeFile::create(path)).await)?;
         let file = File::from_std(written(whole.file().try_clone())?);
+        let are_named = !self.namespaces.is_empty();
         let done = self.write_to(BufWriter::new(file)).await?;
-        written(blocking(|| whole.finish()).await)?;
+        if done.namespaces > 0 || !are_named {
+            written(blocking(|| whole.finish()).await)?;
+        }
         Ok(done)
     }
 }

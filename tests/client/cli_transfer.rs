@@ -206,6 +206,11 @@ fn a_missing_namespace_is_told() {
     assert_eq!(done.status, 1, "{done:?}");
     assert!(done.stderr.contains("does not exist"), "{done:?}");
     assert_eq!(done.stdout.lines().count(), 2, "{done:?}");
+    let path = file("missing.jsonl", "the former\n");
+    let done = cli.run(&["export", &path]);
+    assert_eq!(done.status, 1, "{done:?}");
+    assert_eq!(fs::read_to_string(&path).expect("it is there"), "the former\n");
+    assert!(!fs::exists(format!("{path}.tmp")).expect("one can look"));
 }
 
 #[test]
