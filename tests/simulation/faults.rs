@@ -329,7 +329,7 @@ impl Backend for Faulty {
         self.writable.subscribe()
     }
 
-    fn reads_ahead(&self) -> bool {
+    fn is_remote(&self) -> bool {
         true
     }
 

@@ -101,9 +101,10 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError::Unavailable`], and reads go on.
     fn writable(&self) -> watch::Receiver<bool>;
 
-    /// Whether reads take so long that those of what waits are begun while a commit is under way, and that what a commit
-    /// has written is kept at hand for the next.
-    fn reads_ahead(&self) -> bool;
+    /// Whether it is reached over connections of this process. Reads then take so long that those of what waits are begun while
+    /// a commit is under way, and that what a commit has written is kept at hand for the next; and not only clients are waited
+    /// for, so that none can be looked out for.
+    fn is_remote(&self) -> bool;
 
     /// Resolves once all that reads of a namespace have shown so far is as durable as what its commits have promised. That takes
     /// something only where it can be seen before.

@@ -169,7 +169,7 @@ impl Server {
         };
         let serving = self.transport.serve(
             self.listener,
-            !self.store.backend().reads_ahead(),
+            !self.store.backend().is_remote(),
             self.routes,
             self.clock.clone(),
             self.stopping.clone(),

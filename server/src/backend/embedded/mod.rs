@@ -176,7 +176,7 @@ impl Backend for Embedded {
         self.writable.subscribe()
     }
 
-    fn reads_ahead(&self) -> bool {
+    fn is_remote(&self) -> bool {
         false
     }
 

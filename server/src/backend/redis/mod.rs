@@ -119,7 +119,7 @@ impl Backend for Redis {
         self.core.link.writable()
     }
 
-    fn reads_ahead(&self) -> bool {
+    fn is_remote(&self) -> bool {
         true
     }
 

@@ -71,7 +71,7 @@ impl Store {
         // Most requests of a client come in a row.
         records.dedup();
         keys.extend(records.into_iter().map(RecordName::key));
-        let is_plain = self.backend.reads_ahead() && !is_coordinated && at.is_none();
+        let is_plain = self.backend.is_remote() && !is_coordinated && at.is_none();
         let known = if is_plain && !fresh { self.recall(namespace, &keys) } else { None };
         let is_old = known.is_some();
         let under_way = match known {

@@ -258,7 +258,7 @@ impl Store {
                 self.confirm(namespace, &run).await?;
             }
             let removed = removed_answers(&loaded, &commit);
-            let written = self.backend.reads_ahead().then(|| commit.groups.clone());
+            let written = self.backend.is_remote().then(|| commit.groups.clone());
             let commit = self.backend.begin(&namespace.name, commit);
             match self.commit_and_read_ahead(namespace, commit).await? {
                 Begun::UnderWay(committed) => {

@@ -157,7 +157,7 @@ impl Store {
         if let Some(outcome) = commit.as_mut().now_or_never() {
             return outcome;
         }
-        if self.backend.reads_ahead() && !namespace.known.suffices() {
+        if self.backend.is_remote() && !namespace.known.suffices() {
             self.read_ahead(namespace);
         }
         commit.await
