@@ -28,8 +28,13 @@ pub fn trials() -> Vec<Trial> {
     let shared = || Ok(judge_all(&with_a_shared_revision()).map_err(|it| it.to_string())?);
     let renewed = || Ok(judge(&perhaps_renewed()).map_err(|it| it.to_string())?);
     let kept = || Ok(judge_all(&with_a_lease_that_was_kept()).map_err(|it| it.to_string())?);
+    let revoked = || Ok(judge(&revoked_as_soon_as_kept()).map_err(|it| it.to_string())?);
     vec![
         Trial::test("judge::a_lease_of_a_lineage_that_began_and_was_cut_passes", kept),
+        Trial::test(
+            "judge::a_lease_that_is_revoked_in_the_millisecond_in_which_it_was_kept_passes",
+            revoked,
+        ),
         Trial::test("judge::an_offer_that_was_perhaps_taken_ends_with_its_lease", renewed),
         Trial::test("judge::a_revision_that_two_lineages_share_passes", shared),
         Trial::test("judge::a_watch_from_before_a_lineage_passes", watched_before),
@@ -142,6 +147,75 @@ fn with_a_lease_that_was_kept() -> Chronicle {
         look(300, 2000),
     ];
     chronicle
+}
+
+/// A lease was kept alive and then revoked, at the same revision and time. When others have written since, it is not there.
+fn revoked_as_soon_as_kept() -> History {
+    let (grants, granted_lease) = grant(2, 100);
+    let keeps =
+        || Request::Do(Op::KeepAlive(KeepAliveRequest { lease_id: 3, ..Default::default() }));
+    let lease = Lease {
+        lease_id: 3,
+        ttl_ms: 600,
+        granted_at_ms: 100,
+        expires_at_ms: 800,
+        keys: 0,
+        locks: 0,
+    };
+    let kept = KeepAliveResponse {
+        revision: 2,
+        time_ms: 200,
+        namespace: String::new(),
+        lease_id: 3,
+        result: Some(keep_alive_response::Result::Lease(lease)),
+    };
+    let revokes = Request::Do(Op::Revoke(RevokeRequest { lease_id: 3, ..Default::default() }));
+    let revoked = RevokeResponse { revision: 2, time_ms: 200, revoked: true, keys: 0, locks: 0 };
+    let set = |key: &str, revision: u64, time_ms| Entry {
+        key: key.to_owned(),
+        version: 1,
+        create_revision: revision,
+        mod_revision: revision,
+        created_at_ms: time_ms,
+        updated_at_ms: time_ms,
+        ..Entry::default()
+    };
+    let sets = |entry: Entry| {
+        let (revision, time_ms, key) = (entry.mod_revision, entry.updated_at_ms, entry.key.clone());
+        let asks = SetRequest { key, value: b"v".to_vec().into(), ..Default::default() };
+        let answer =
+            SetResponse { revision, time_ms, entry: Some(entry), created: true, previous: None };
+        (Request::Do(Op::Set(asks)), Outcome::Answered(Answer::Set(answer)))
+    };
+    let event = |entry: Entry| Event {
+        r#type: EventType::Set.into(),
+        revision: entry.mod_revision,
+        time_ms: entry.updated_at_ms,
+        key: entry.key.clone(),
+        entry: Some(Entry { value: Some(b"v".to_vec().into()), ..entry }),
+        ..Event::default()
+    };
+    let [a, b, c] = [set("a", 2, 50), set("b", 3, 210), set("c", 4, 220)];
+    let [(sets_a, set_a), (sets_b, set_b), (sets_c, set_c)] =
+        [&a, &b, &c].map(|it| sets(it.clone()));
+    let missing = Failure { reason: "LEASE_NOT_FOUND".to_owned(), ..Failure::default() };
+    History {
+        base: 1,
+        last: 4,
+        end_ms: 500,
+        lineage: "a lineage".to_owned(),
+        log: vec![event(a), event(b), event(c)],
+        calls: vec![
+            call(1, (0, 2), sets_a, set_a),
+            call(0, (3, 5), grants, granted_lease),
+            call(0, (10, 20), keeps(), Outcome::Answered(Answer::KeepAlive(kept))),
+            call(0, (30, 40), revokes, Outcome::Answered(Answer::Revoke(revoked))),
+            call(1, (50, 60), sets_b, set_b),
+            call(0, (70, 80), keeps(), Outcome::Refused(missing)),
+            call(1, (90, 100), sets_c, set_c),
+        ],
+        ..History::default()
+    }
 }
 
 /// A lock was offered for two seconds, and taken by a renewal that nobody answered: so it ended before, with its lease.

@@ -173,20 +173,29 @@ impl Life {
     fn possible(&self, revision: u64, time_ms: i64, by: Moment) -> Vec<i64> {
         let before = self.steps.partition_point(|it| (it.0, it.1) < (revision, time_ms));
         let upto = self.steps.partition_point(|it| (it.0, it.1) <= (revision, time_ms));
-        let settled = self.steps[..before].last().map_or(NEVER, |it| it.2);
-        let mut possible = vec![settled];
+        let mut possible = self.settled(before);
+        let settled = possible.clone();
         possible.extend(self.steps[before..upto].iter().map(|it| it.2));
         // It was kept alive only while it lived: each call whose fate is not known can have added its TTL once.
         let kept = self.perhaps_kept.iter().filter(|began| **began < by).count() as i64;
-        let latest = settled.saturating_add(kept * self.ttl_ms as i64);
-        if settled <= time_ms && latest > time_ms {
-            possible.push(latest.min(time_ms + self.ttl_ms as i64));
-        }
-        if settled > time_ms && self.perhaps_ended.iter().any(|began| *began < by) {
-            possible.push(NEVER);
+        for settled in settled {
+            let latest = settled.saturating_add(kept * self.ttl_ms as i64);
+            if settled <= time_ms && latest > time_ms {
+                possible.push(latest.min(time_ms + self.ttl_ms as i64));
+            }
+            if settled > time_ms && self.perhaps_ended.iter().any(|began| *began < by) {
+                possible.push(NEVER);
+            }
         }
         possible.dedup();
         possible
+    }
+
+    /// The deadlines that it may have after so many steps: which of those of one revision and time was the last is not known.
+    fn settled(&self, steps: usize) -> Vec<i64> {
+        let Some(last) = self.steps[..steps].last() else { return vec![NEVER] };
+        let steps = self.steps[..steps].iter().rev();
+        steps.take_while(|it| (it.0, it.1) == (last.0, last.1)).map(|it| it.2).collect()
     }
 
     fn is_perhaps_kept(&self, by: Moment) -> bool {
