@@ -220,6 +220,12 @@ impl StoredEntry {
         change.entry.is_some().then_some(Self(change))
     }
 
+    /// An entry that is known without the change that left it.
+    pub fn alone(key: Key, entry: Entry) -> Self {
+        let stamp = GroupStamp { revision: entry.mod_revision, time_ms: entry.updated_at_ms };
+        Self(SharedChange::new(Change::new(key, stamp, ChangeKind::Set, Some(entry), None)))
+    }
+
     /// What a key whose newest change is this one holds, or held at a revision, as far as that is retained.
     pub fn at(newest: SharedChange, at: Option<Revision>) -> Option<Self> {
         let mut version = newest;

@@ -9,8 +9,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::backend::{
-    Change, ChangeKind, Committed, Draft, GroupStamp, Groups, Key, ReadAnswer, SharedChange,
-    StoredEntry, Tip, Write, WriteOp,
+    Committed, Draft, GroupStamp, Groups, Key, ReadAnswer, StoredEntry, Tip, Write, WriteOp,
 };
 
 /// For how long it is used after nobody else was seen to have committed: of what no read set names, such as how much there is,
@@ -118,10 +117,6 @@ impl Since {
 
     fn note_write(&mut self, write: Write, stamp: GroupStamp, stamps: &[GroupStamp]) {
         let Write { key, op } = write;
-        let kind = match &op {
-            WriteOp::SetDeadline(_) => ChangeKind::TtlChanged,
-            _ => ChangeKind::Set,
-        };
         let draft = match op {
             WriteOp::Set(draft) | WriteOp::SetDeadline(draft) | WriteOp::SetUnlogged(draft) => {
                 draft
@@ -136,8 +131,7 @@ impl Since {
         // It is a part of a message, which would stay as a whole.
         let value = Bytes::copy_from_slice(&draft.value);
         let entry = Draft { value, ..draft }.stamp(stamp, stamps);
-        let change = Change::new(key.clone(), stamp, kind, Some(entry), None);
-        self.note(&key, StoredEntry::of(SharedChange::new(change)));
+        self.note(&key, Some(StoredEntry::alone(key.clone(), entry)));
     }
 
     fn note(&mut self, key: &Key, entry: Option<StoredEntry>) {

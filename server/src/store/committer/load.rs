@@ -201,11 +201,8 @@ impl Store {
             if wanted.is_empty() {
                 return Ok(());
             }
-            let under_way = match loaded.upon {
-                Some(_) => self.backend.read_under_way(&namespace.name, &wanted),
-                None => None,
-            };
-            let answer = match under_way {
+            let read_under_way = |_| self.backend.read_under_way(&namespace.name, &wanted);
+            let answer = match loaded.upon.and_then(read_under_way) {
                 Some((answer, _)) => answer,
                 None => self.backend.read(&namespace.name, &wanted, None).await?,
             };

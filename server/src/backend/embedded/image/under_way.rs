@@ -11,10 +11,7 @@ use std::{
 use hashbrown::HashMap;
 
 use super::super::journal::{Action, Record};
-use crate::backend::{
-    Change, ChangeKind, Entry, Generation, GroupStamp, Groups, Key, Position, Revision,
-    SharedChange, StoredEntry, WriteOp,
-};
+use crate::backend::{Entry, Generation, GroupStamp, Groups, Key, Position, Revision, StoredEntry};
 
 /// Most commits of a namespace that are on their way together: the next waits, and what comes after that is made one commit.
 const MAX_COMMITS: usize = 8;
@@ -49,8 +46,6 @@ struct OnItsWay {
 struct Newest {
     /// The commit that writes it.
     position: Position,
-    stamp: GroupStamp,
-    kind: ChangeKind,
     entry: Option<Entry>,
 }
 
@@ -89,9 +84,7 @@ impl UnderWay {
     /// What a key will hold, if one of them writes it.
     pub fn newest(&self, key: &Key) -> Option<Option<StoredEntry>> {
         let newest = self.newest.get(key)?;
-        let entry = newest.entry.clone();
-        let change = Change::new(key.clone(), newest.stamp, newest.kind, entry, None);
-        Some(StoredEntry::of(SharedChange::new(change)))
+        Some(newest.entry.clone().map(|entry| StoredEntry::alone(key.clone(), entry)))
     }
 
     /// Adds a commit of writes.
@@ -117,13 +110,8 @@ impl UnderWay {
         let mut start = 0;
         for (end, stamp) in groups.ends.iter().zip(stamps) {
             for write in &groups.writes[start..*end] {
-                let kind = match write.op {
-                    WriteOp::SetDeadline(_) => ChangeKind::TtlChanged,
-                    _ => ChangeKind::Set,
-                };
                 let entry = write.op.draft().map(|draft| draft.clone().stamp(*stamp, stamps));
-                let newest = Newest { position, stamp: *stamp, kind, entry };
-                self.newest.insert(write.key.clone(), newest);
+                self.newest.insert(write.key.clone(), Newest { position, entry });
                 keys.push(write.key.clone());
             }
             start = *end;
