@@ -44,7 +44,7 @@ use calls::CallId;
 use line::Line;
 use wire::Answer;
 
-use crate::error::Failure;
+use crate::{error::Failure, retry::Effect};
 
 /// Most calls of one message; the server takes as many.
 const MAX_CALLS: usize = 4096;
@@ -54,6 +54,9 @@ const MESSAGE_BYTES: usize = 60 << 10;
 const MAX_CALL_BYTES: usize = 16 << 10;
 /// With so many calls a pipeline has enough to do, where there is another.
 const FEW_CALLS: usize = 16;
+/// Most streams that writes go over. A namespace makes one commit at a time: with two, one is made while the other comes or is
+/// answered, and with more each has less in it. Reads are done at the same time, over all of them.
+const MAX_WRITING: usize = 2;
 /// Room for calls of a pipeline that wait to be sent or to be answered, in bytes.
 const ROOM_BYTES: usize = 16 << 20;
 /// What a call takes of it beside its request. So there are at most 32,768.
@@ -102,10 +105,11 @@ impl Pipelines {
     /// The pipeline for a call with a short answer: the first that has not much to do, or else of those that are open
     /// the one with the fewest calls. The callers of one pipeline come to ask and be answered together, so that client
     /// and server would take turns if there were no other.
-    fn short(&self) -> &Pipeline {
+    fn short(&self, effect: Effect) -> &Pipeline {
         let [first, helpers @ ..] = &self.short;
         let (mut best, mut fewest) = (first, first.calls());
-        for helper in helpers {
+        let most = if effect == Effect::Reads { MAX_CONNECTIONS } else { MAX_WRITING };
+        for helper in &helpers[..most - 1] {
             if fewest < FEW_CALLS {
                 break;
             }
@@ -123,6 +127,7 @@ impl Pipelines {
         request: &mut R,
         deadline: Instant,
     ) -> Result<Result<R::Response, Failure>, Unanswered> {
+        let effect = request.effect();
         let Some(Place { field, bulk, namespace }) = request.place() else {
             return Err(Unanswered::GoesAlone);
         };
@@ -132,7 +137,7 @@ impl Pipelines {
         }
         // The message has it.
         let namespace = std::mem::take(namespace);
-        let pipeline = if bulk { &self.bulk } else { self.short() };
+        let pipeline = if bulk { &self.bulk } else { self.short(effect) };
         let joined = pipeline.join(request, &namespace, field, deadline).await;
         if let Some(place) = request.place() {
             *place.namespace = namespace;
