@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use super::record::request;
 use crate::backend::{
     Committed, Draft, GroupStamp, Groups, Key, ReadAnswer, StoredEntry, Tip, Write, WriteOp,
 };
@@ -125,7 +126,8 @@ impl Since {
             // Nobody asks for what is removed like that again.
             WriteOp::RemoveUnlogged => return self.forget(&key),
         };
-        if draft.value.len() > MAX_VALUE_BYTES {
+        // The record of answers that its client is done with is not asked for again either.
+        if draft.value.len() > MAX_VALUE_BYTES || draft.value == request::DONE {
             return self.forget(&key);
         }
         // It is a part of a message, which would stay as a whole.
