@@ -52,6 +52,8 @@ impl Refusal {
             code if UNWRITABLE.contains(&code) => Self::Unwritable(text()),
             code if UNAVAILABLE.contains(&code) && !is_inside(detail) => Self::Unavailable(text()),
             "ERR" if detail.starts_with("max number of clients") => Self::Unavailable(text()),
+            // `SCRIPT KILL` ends only what has not written yet.
+            "ERR" if detail.starts_with("Script killed by user") => Self::Unavailable(text()),
             _ => Self::Script(text()),
         }
     }

@@ -38,6 +38,7 @@ fn what_was_refused_before_it_was_run_is_unavailable() {
         "WRONGPASS invalid username-password pair or user is disabled.",
         "NOPERM this user has no permissions to run the 'evalsha' command",
         "ERR max number of clients reached",
+        "ERR Script killed by user with SCRIPT KILL... script: 1234, on @user_script:1.",
         "DENIED Redis is running in protected mode",
         "CROSSSLOT Keys in request don't hash to the same slot",
         "TRYAGAIN Multiple keys request during rehashing of slot",
