@@ -20,6 +20,8 @@ crate::cases! {
 async fn state_of_an_unknown_format_is_refused_and_left_alone() {
     let (redis, server, ns) = started().await;
     ns.ok(holdfast_proto::v1::SetRequest { expiry: ttl(600_000), ..set("k", "v") }).await;
+    let idle = ns.sibling("idle");
+    idle.ok(holdfast_proto::v1::SetRequest { expiry: ttl(100), ..set("due", "v") }).await;
     drop(server);
     let head = format!("holdfast:{{{}}}:head", ns.name);
     redis.run::<()>(&["HSET", &head, "format", "4711"]);
@@ -38,7 +40,16 @@ async fn state_of_an_unknown_format_is_refused_and_left_alone() {
         failure.expect(ErrorReason::Corrupt);
     }
     // Others are served.
-    ns.sibling("other").set("k", "v").await;
+    let other = ns.sibling("other");
+    other.set("k", "v").await;
+    // Also what falls due where nobody asks for anything.
+    let deadlines = format!("holdfast:{{{}}}:ud", idle.name);
+    let removed = async {
+        while redis.run::<u64>(&["ZCARD", &deadlines]) > 0 {
+            other.get("k").await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, removed).await.expect("what was due is removed");
     assert_eq!(dump(&redis, &ns), before);
 }
 

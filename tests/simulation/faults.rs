@@ -15,8 +15,8 @@ use futures::FutureExt as _;
 use holdfast_server::{
     backend::{
         Ancestor, Backend, BackendError, Changes, Commit, CommitOutcome, DueElsewhere, Entry,
-        History, Key, KeyRange, Lineage, Moved, NamespaceInfo, NamespaceName, Position, ReadAnswer,
-        Retain, Revision, ScanAnswer, Staging, Tip, Trimmed, Write,
+        History, Key, KeyRange, Lineage, Listed, Moved, NamespaceInfo, NamespaceName, Position,
+        ReadAnswer, Retain, Revision, ScanAnswer, Staging, Tip, Trimmed, Write,
     },
     clock::Clock,
 };
@@ -539,7 +539,7 @@ impl Backend for Faulty {
         prefix: &str,
         after: Option<&NamespaceName>,
         limit: usize,
-    ) -> Result<Vec<NamespaceInfo>, BackendError> {
+    ) -> Result<Vec<Listed>, BackendError> {
         self.arrive("namespaces").await?;
         self.world.inner.namespaces(prefix, after, limit).await
     }

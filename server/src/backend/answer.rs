@@ -1,6 +1,8 @@
 //! What a backend answers.
 
-use super::{KeyRange, Lineage, NamespaceName, Position, Revision, SharedChange, StoredEntry};
+use super::{
+    BackendError, KeyRange, Lineage, NamespaceName, Position, Revision, SharedChange, StoredEntry,
+};
 
 /// How much a namespace holds in user keys, those due but not yet removed included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +96,18 @@ pub struct NamespaceInfo {
     pub created_at_ms: i64,
     /// The earliest deadline that waits.
     pub next_deadline_ms: Option<i64>,
+}
+
+/// What a listing tells of a namespace.
+pub type Listed = Result<NamespaceInfo, Unreadable>;
+
+/// A namespace of which nothing but its name can be told now.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    /// Its name.
+    pub name: NamespaceName,
+    /// Why not.
+    pub error: BackendError,
 }
 
 /// How large the log of a namespace is.

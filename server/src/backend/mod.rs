@@ -20,8 +20,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use answer::{
-    Ancestor, Changes, DueElsewhere, History, LogShape, LoggedChange, NamespaceInfo, ReadAnswer,
-    ScanAnswer, Tip, Trimmed, Usage,
+    Ancestor, Changes, DueElsewhere, History, Listed, LogShape, LoggedChange, NamespaceInfo,
+    ReadAnswer, ScanAnswer, Tip, Trimmed, Unreadable, Usage,
 };
 pub use commit::{
     Begun, Commit, CommitOutcome, Committed, Created, Draft, Generation, GroupIndex, GroupStamp,
@@ -301,11 +301,11 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<Option<NamespaceInfo>, BackendError>;
 
     /// Namespaces that exist whose names begin with `prefix`, in order of their names, after `after`, at most
-    /// `limit`.
+    /// `limit`. One that cannot be read does not keep the others from being told of.
     async fn namespaces(
         &self,
         prefix: &str,
         after: Option<&NamespaceName>,
         limit: usize,
-    ) -> Result<Vec<NamespaceInfo>, BackendError>;
+    ) -> Result<Vec<Listed>, BackendError>;
 }

@@ -127,7 +127,7 @@ async fn repair(config: &Config, into: &str) -> Result<(), OfflineError> {
 async fn compact(store: Arc<Store>) -> Result<(), OfflineError> {
     let mut after: Option<NamespaceName> = None;
     loop {
-        let infos = store.backend().namespaces("", after.as_ref(), STEP).await?;
+        let infos = store.readable_namespaces("", after.as_ref(), STEP).await?;
         let Some(last) = infos.last() else { break };
         after = Some(last.name.clone());
         for info in infos {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Store, Submission, command::Command, error::StoreError, keys, namespace::Namespace};
-use crate::backend::{DueElsewhere, NamespaceName};
+use crate::backend::{DueElsewhere, NamespaceName, Unreadable};
 
 /// How many entries are removed in one revision.
 const BATCH: usize = 1000;
@@ -174,13 +174,23 @@ impl Store {
     async fn look_through_namespaces(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let infos = self.backend.namespaces("", after.as_ref(), NAMESPACES_STEP).await?;
-            let Some(last) = infos.last() else {
+            let listed = self.backend.namespaces("", after.as_ref(), NAMESPACES_STEP).await?;
+            if listed.is_empty() {
                 return Ok(());
-            };
-            after = Some(last.name.clone());
-            for info in infos {
+            }
+            for listed in listed {
+                let info = match listed {
+                    Ok(info) => info,
+                    Err(Unreadable { name, error }) => {
+                        tracing::warn!(namespace = name.as_str(), %error, "it is not known what is due here");
+                        // It is tried until it is.
+                        self.deadlines.note(&self.namespace(&name), i64::MIN);
+                        after = Some(name);
+                        continue;
+                    }
+                };
                 let namespace = self.namespace(&info.name);
+                after = Some(info.name);
                 if let Some(deadline_ms) = info.next_deadline_ms {
                     self.deadlines.note(&namespace, deadline_ms);
                 }

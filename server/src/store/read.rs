@@ -8,7 +8,7 @@ use super::{
 };
 use crate::backend::{
     BackendError, History, Key, KeyRange, Lineage, NamespaceInfo, NamespaceName, Revision,
-    StoredEntry, Tip,
+    StoredEntry, Tip, Unreadable,
 };
 
 /// How many namespaces are looked at in one step.
@@ -299,7 +299,7 @@ impl Store {
         let mut after = after.cloned();
         loop {
             let left = limit - found.len();
-            let infos = self.backend.namespaces(prefix, after.as_ref(), left).await?;
+            let infos = self.readable_namespaces(prefix, after.as_ref(), left).await?;
             let Some(last) = infos.last().filter(|_| left > 0) else {
                 return Ok(found);
             };
@@ -309,6 +309,17 @@ impl Store {
                 found.extend(self.namespace_info(&info.name).await?.1);
             }
         }
+    }
+
+    /// Namespaces as the backend lists them; an error if any of them cannot be read.
+    pub async fn readable_namespaces(
+        &self,
+        prefix: &str,
+        after: Option<&NamespaceName>,
+        limit: usize,
+    ) -> Result<Vec<NamespaceInfo>, BackendError> {
+        let listed = self.backend.namespaces(prefix, after, limit).await?;
+        listed.into_iter().map(|it| it.map_err(|Unreadable { error, .. }| error)).collect()
     }
 
     /// What the store has done, and what it holds.
@@ -324,7 +335,7 @@ impl Store {
         };
         let mut after = None;
         loop {
-            let infos = self.backend.namespaces("", after.as_ref(), STEP).await?;
+            let infos = self.readable_namespaces("", after.as_ref(), STEP).await?;
             let Some(last) = infos.last() else {
                 return Ok(stats);
             };

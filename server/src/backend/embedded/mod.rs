@@ -36,7 +36,7 @@ use self::{
 };
 use super::{
     Ancestor, Backend, BackendError, Begun, Changes, Commit, CommitOutcome, DueElsewhere, Entry,
-    Generation, History, Key, KeyRange, Lineage, NamespaceInfo, NamespaceName, Position,
+    Generation, History, Key, KeyRange, Lineage, Listed, NamespaceInfo, NamespaceName, Position,
     ReadAnswer, Retain, Revision, ScanAnswer, SharedChange, Staging, StoredEntry, Tip, Trimmed,
     Usage, Write,
 };
@@ -473,13 +473,13 @@ impl Backend for Embedded {
         prefix: &str,
         after: Option<&NamespaceName>,
         limit: usize,
-    ) -> Result<Vec<NamespaceInfo>, BackendError> {
+    ) -> Result<Vec<Listed>, BackendError> {
         let now_ms = self.clock_ms();
         let start = match after {
             Some(after) if after.as_str() >= prefix => Bound::Excluded(after.as_str()),
             _ => Bound::Included(prefix),
         };
-        let info = |name: &_, cell: &Cell| info(name, &cell.image.read(), now_ms);
+        let info = |name: &_, cell: &Cell| info(name, &cell.image.read(), now_ms).map(Ok);
         let is_asked = |name: &NamespaceName| name.as_str().starts_with(prefix);
         Ok(self.cells.collect((start, Bound::Unbounded), is_asked, info, limit))
     }

@@ -49,8 +49,8 @@ use self::{
 };
 use super::{
     Ancestor, Backend, BackendError, Changes, Commit, CommitOutcome, DueElsewhere, Entry, History,
-    Key, KeyRange, Lineage, NamespaceInfo, NamespaceName, Position, ReadAnswer, Retain, Revision,
-    ScanAnswer, Staging, Tip, Trimmed, Write,
+    Key, KeyRange, Lineage, Listed, NamespaceInfo, NamespaceName, Position, ReadAnswer, Retain,
+    Revision, ScanAnswer, Staging, Tip, Trimmed, Write,
 };
 
 /// Namespaces in Redis.
@@ -290,7 +290,7 @@ impl Backend for Redis {
         prefix: &str,
         after: Option<&NamespaceName>,
         limit: usize,
-    ) -> Result<Vec<NamespaceInfo>, BackendError> {
+    ) -> Result<Vec<Listed>, BackendError> {
         self.core.namespaces(prefix, after, limit).await
     }
 }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use super::{
     Core,
     answer::{Parts, bytes, strange},
-    lane::{Lane, read_error},
+    lane::{Answer, Lane, read_error},
     link::Call,
 };
-use crate::backend::{BackendError, NamespaceInfo, NamespaceName};
+use crate::backend::{BackendError, Listed, NamespaceInfo, NamespaceName, Unreadable};
 
 /// How many names are looked at in one step at the most.
 const MOST_NAMES: usize = 1024;
@@ -34,7 +34,7 @@ impl Core {
         prefix: &str,
         after: Option<&NamespaceName>,
         limit: usize,
-    ) -> Result<Vec<NamespaceInfo>, BackendError> {
+    ) -> Result<Vec<Listed>, BackendError> {
         let mut start = match after {
             Some(after) if after.as_str() >= prefix => format!("({}", after.as_str()),
             _ => format!("[{prefix}"),
@@ -52,12 +52,14 @@ impl Core {
             for (lane, answer) in
                 lanes.iter().zip(self.ask_all(&lanes, &self.scripts.read, &none).await)
             {
-                let head = answer?.head;
-                let info = head.info(&lane.name).map(|info| NamespaceInfo {
-                    next_deadline_ms: self.look_at(lane, info.next_deadline_ms),
-                    ..info
-                });
-                infos.extend(info);
+                let info = |answer: Answer| {
+                    answer.head.info(&lane.name).map(|info| NamespaceInfo {
+                        next_deadline_ms: self.look_at(lane, info.next_deadline_ms),
+                        ..info
+                    })
+                };
+                let unreadable = |error| Unreadable { name: lane.name.clone(), error };
+                infos.extend(answer.map(info).map_err(unreadable).transpose());
             }
         }
         infos.truncate(limit);

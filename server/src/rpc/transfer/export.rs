@@ -40,7 +40,7 @@ pub fn export_all(store: Arc<Store>) -> impl Stream<Item = Result<TransferPart, 
     try_stream! {
         let mut after = None;
         loop {
-            let infos = store.backend().namespaces("", after.as_ref(), NAMES).await;
+            let infos = store.readable_namespaces("", after.as_ref(), NAMES).await;
             let infos = infos.map_err(Failure::from)?;
             let Some(last) = infos.last() else {
                 return;

@@ -157,6 +157,7 @@ impl Engine {
     pub async fn dump(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for info in self.backend.namespaces("", None, 1_000_000).await.unwrap() {
+            let info = info.expect("a namespace in memory can be read");
             let tip = info.tip;
             lines.push(format!(
                 "{} at {:?} {} {:?} made {} compacted {} cleared {} holds {:?}, log {}",
