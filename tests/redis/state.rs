@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use holdfast_proto::v1::ErrorReason;
+use holdfast_proto::v1::{
+    ErrorReason, pipeline_answer::Result as Outcome, pipeline_call::Operation as Op,
+};
 
 use crate::{
-    common::{build::*, namespace::Namespace, redis::Redis},
+    common::{build::*, failure::Failure, namespace::Namespace, redis::Redis},
     fixture::*,
 };
 
 crate::cases! {
     state_of_an_unknown_format_is_refused_and_left_alone,
+    a_broken_record_is_of_no_concern_to_others,
     idle_namespaces_cost_no_polling,
     prefixes_and_databases_are_apart,
     a_write_takes_two_trips_and_one_where_it_is_known_what_was_there,
@@ -51,6 +54,30 @@ async fn state_of_an_unknown_format_is_refused_and_left_alone() {
     };
     tokio::time::timeout(PATIENCE, removed).await.expect("what was due is removed");
     assert_eq!(dump(&redis, &ns), before);
+}
+
+async fn a_broken_record_is_of_no_concern_to_others() {
+    let (redis, server, ns) = started().await;
+    ns.ok(batch_set([item("bad", "v"), item("good", "v")])).await;
+    drop(server);
+    redis.run::<()>(&["HSET", &format!("holdfast:{{{}}}:ue", ns.name), "bad", "S what is this"]);
+    let server = serve(&redis.url()).await;
+    let ns = ns.through(&server);
+    let mut pipe = ns.pipe().await;
+    // Of each message all reads are made together, and so are all writes.
+    for operations in [
+        [Op::Get(get("good")), Op::Get(get("bad")), Op::Get(get("good"))],
+        [Op::Set(set("good", "w")), Op::Set(set("bad", "w")), Op::Set(set("new", "w"))],
+    ] {
+        let first = pipe.send(operations);
+        let answers = pipe.answers(3).await;
+        assert!(matches!(answers[&first], Outcome::Get(_) | Outcome::Set(_)), "{answers:?}");
+        assert!(matches!(answers[&(first + 2)], Outcome::Get(_) | Outcome::Set(_)), "{answers:?}");
+        let Outcome::Status(status) = answers[&(first + 1)].clone() else {
+            panic!("a failure expected: {answers:?}");
+        };
+        Failure::from(status).expect(ErrorReason::Corrupt);
+    }
 }
 
 /// All that is stored of a namespace, as Redis itself would move it.

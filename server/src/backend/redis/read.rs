@@ -21,6 +21,9 @@ use crate::backend::{
 /// Most keys that are read together, unless one caller asks for more.
 const MAX_TOGETHER: usize = 2048;
 
+/// What a key holds, or why that cannot be told.
+type Held = Result<Option<StoredEntry>, BackendError>;
+
 /// Keys that somebody asked for.
 pub(super) struct Asked {
     keys: Vec<Key>,
@@ -166,9 +169,10 @@ impl Core {
             match self.read_together(&lane, &asked).await {
                 Ok((tip, found)) => {
                     for Asked { keys, answer } in asked {
-                        let entries = keys.iter().map(|key| found.get(key).cloned().flatten());
+                        let entry = |key| found.get(key).cloned().unwrap_or(Ok(None));
+                        let entries = keys.iter().map(entry).collect::<Result<_, _>>();
                         // Who has gone away needs no answer.
-                        let _ = answer.send(Ok(ReadAnswer { tip, entries: entries.collect() }));
+                        let _ = answer.send(entries.map(|entries| ReadAnswer { tip, entries }));
                     }
                 }
                 Err(error) => {
@@ -184,11 +188,11 @@ impl Core {
         &self,
         lane: &Lane,
         asked: &[Asked],
-    ) -> Result<(Tip, HashMap<Key, Option<StoredEntry>>), BackendError> {
-        let mut found: HashMap<Key, Option<StoredEntry>> = HashMap::new();
+    ) -> Result<(Tip, HashMap<Key, Held>), BackendError> {
+        let mut found: HashMap<Key, Held> = HashMap::new();
         let mut keys = Vec::new();
         for key in asked.iter().flat_map(|asked| &asked.keys) {
-            if found.insert(key.clone(), None).is_none() {
+            if found.insert(key.clone(), Ok(None)).is_none() {
                 keys.push(key);
             }
         }
@@ -199,10 +203,12 @@ impl Core {
             None => self.read_by_script(lane, &keys, users).await?,
         };
         for (key, record) in keys.into_iter().zip(records) {
-            if let Some(record) = bytes(record)? {
-                let change = record::parse(key.clone(), record)?;
-                found.insert(key.clone(), StoredEntry::of(change));
-            }
+            // What is wrong with one record is of no concern to who asks for others.
+            let held = bytes(record).and_then(|record| {
+                let change = record.map(|record| record::parse(key.clone(), record)).transpose()?;
+                Ok(change.and_then(StoredEntry::of))
+            });
+            found.insert(key.clone(), held);
         }
         Ok((head.tip, found))
     }

@@ -36,6 +36,15 @@ pub(super) enum Done {
 }
 
 impl Done {
+    /// What came of looking at some keys.
+    pub fn looked(calls: Vec<(u64, Look)>, found: Result<Snapshot, StoreError>) -> Self {
+        let calls = calls.into_iter();
+        match found {
+            Ok(found) => Self::Looked { calls, found, next: 0 },
+            Err(error) => Self::Failed(calls, error),
+        }
+    }
+
     /// Adds answers while there is room for them in a message; answers whether these were all.
     pub fn tell(&mut self, answers: &mut Answers) -> bool {
         self.reserve(answers);

@@ -41,8 +41,8 @@ use super::{
     validate::{self, Latest},
 };
 use crate::{
-    backend::NamespaceName,
-    store::{Store, Submission},
+    backend::{BackendError, NamespaceName},
+    store::{Store, Submission, error::StoreError},
 };
 
 /// Most calls of one message, and about the most that wait.
@@ -94,7 +94,7 @@ struct Pipeline<S> {
     writing: Option<BoxFuture<'static, Written>>,
     /// Reads that wait for others to be done.
     reads: VecDeque<Reading>,
-    reading: FuturesUnordered<BoxFuture<'static, Done>>,
+    reading: FuturesUnordered<BoxFuture<'static, Vec<Done>>>,
     /// What has been done, for which there is no room yet in the message to come.
     done: VecDeque<Done>,
     /// The message to come.
@@ -216,7 +216,7 @@ impl<S: Stream<Item = Result<Incoming, Status>> + Unpin> Pipeline<S> {
             let Some(Some(done)) = self.reading.next().now_or_never() else {
                 return has_read;
             };
-            self.done.push_back(done);
+            self.done.extend(done);
             has_read = true;
         }
     }
@@ -241,7 +241,7 @@ impl<S: Stream<Item = Result<Incoming, Status>> + Unpin> Pipeline<S> {
         };
         tokio::select! {
             written = writing => self.note_written(written),
-            Some(done) = self.reading.next() => self.done.push_back(done),
+            Some(done) = self.reading.next() => self.done.extend(done),
             message = self.incoming.next(), if has_room => self.take(message).await,
             () = self.stopping.cancelled(), if self.is_open => {}
         }
@@ -395,11 +395,11 @@ impl Reads {
 }
 
 impl Reading {
-    async fn run(self, store: Arc<Store>) -> Done {
+    async fn run(self, store: Arc<Store>) -> Vec<Done> {
         match self {
             Self::Lookups(name, lookups) => look_up(&store, &name, lookups).await,
             Self::Query(name, id, query) => {
-                Done::Queried(Some(Box::new((id, query.run(&store, &name).await))))
+                vec![Done::Queried(Some(Box::new((id, query.run(&store, &name).await))))]
             }
         }
     }
@@ -435,8 +435,8 @@ async fn write_part(store: &Arc<Store>, part: Part) -> (Done, (NamespaceName, Re
     (Done::Written(name.clone(), calls), (name, ordered))
 }
 
-/// Looks at several keys in one read.
-async fn look_up(store: &Store, name: &NamespaceName, lookups: Vec<(u64, Lookup)>) -> Done {
+/// Looks at several keys in one read; where one of them cannot be read, at each by itself.
+async fn look_up(store: &Store, name: &NamespaceName, lookups: Vec<(u64, Lookup)>) -> Vec<Done> {
     let mut keys = Vec::with_capacity(lookups.len());
     let mut asked = Vec::with_capacity(lookups.len());
     for (id, Lookup { key, look }) in lookups {
@@ -444,11 +444,17 @@ async fn look_up(store: &Store, name: &NamespaceName, lookups: Vec<(u64, Lookup)
         keys.push(key);
         asked.push((id, look));
     }
-    let calls = asked.into_iter();
-    match store.read(name, &keys, None).await {
-        Ok(found) => Done::Looked { calls, found, next: 0 },
-        Err(error) => Done::Failed(calls, error),
+    let found = store.read(name, &keys, None).await;
+    let is_one_of_many =
+        keys.len() > 1 && matches!(&found, Err(StoreError::Backend(BackendError::Corrupt(_))));
+    if !is_one_of_many {
+        return vec![Done::looked(asked, found)];
     }
+    let mut done = Vec::with_capacity(keys.len());
+    for (key, asked) in keys.into_iter().zip(asked) {
+        done.push(Done::looked(vec![asked], store.read(name, &[key], None).await));
+    }
+    done
 }
 
 fn no_operation() -> Failure {

@@ -204,11 +204,12 @@ impl Store {
     ) -> Progress {
         match self.try_batch(namespace, batch, loaded).await {
             Ok(progress) => progress,
-            // One command too much for the backend, or one that cannot be judged beside them, is no reason to refuse the
-            // others.
-            Err(StoreError::Backend(BackendError::Full { .. }) | StoreError::Contended { .. })
-                if batch.len() > 1 =>
-            {
+            // One command too much for the backend, one that cannot be judged beside them, or one of which a key cannot be
+            // read is no reason to refuse the others.
+            Err(
+                StoreError::Backend(BackendError::Full { .. } | BackendError::Corrupt(_))
+                | StoreError::Contended { .. },
+            ) if batch.len() > 1 => {
                 let mut outcomes = Vec::with_capacity(batch.len());
                 for job in batch.chunks(1) {
                     let progress = Box::pin(self.run_batch(namespace, job, None)).await;
