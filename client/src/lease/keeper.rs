@@ -13,9 +13,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::schedule::Schedule;
 pub(crate) use super::schedule::{Kept, Key};
-use crate::{Error, error::Failure, retry::Backoff, transport::Transport};
+use super::{LeaseLoss, schedule::Schedule};
+use crate::{Error, error::Failure, life::Life, retry::Backoff, transport::Transport};
 
 /// Where leases are handed in. The task behind it is started with the first of them, has no connection while
 /// there are none, and ends with the client.
@@ -26,7 +26,7 @@ pub(crate) struct Keeper {
 
 enum Order {
     Keep(Kept),
-    Forget(Key),
+    Forget(Key, Arc<Life<LeaseLoss>>),
 }
 
 impl Keeper {
@@ -53,12 +53,12 @@ impl Keeper {
         *orders = Some(task);
     }
 
-    /// Keeps a lease alive no longer.
-    pub(super) fn forget(&self, key: Key) {
+    /// Keeps a lease alive no longer, unless another of the same key has come after the one of this life.
+    pub(super) fn forget(&self, key: Key, life: Arc<Life<LeaseLoss>>) {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(task) = &*orders {
             // Where nobody listens any more, nothing is kept alive.
-            let _ = task.send(Order::Forget(key));
+            let _ = task.send(Order::Forget(key, life));
         }
     }
 }
@@ -134,8 +134,13 @@ async fn over_one_connection(
             },
             message = messages.next() => match message {
                 Some(Ok(message)) => {
+                    if let Some(refused) = take(schedule, message) {
+                        transport.note(endpoint, &refused);
+                        if transport.endpoint() != endpoint {
+                            return End::Broken(None);
+                        }
+                    }
                     *backoff = Backoff::for_calls();
-                    take(schedule, message);
                 }
                 Some(Err(failure)) => {
                     transport.note(endpoint, &failure);
@@ -167,21 +172,25 @@ fn ask(
     !due.overdue
 }
 
-fn take(schedule: &mut Schedule, message: v1::KeepAliveResponse) {
+/// Takes what became of a lease; answers with why it could not be kept alive, if it perhaps can be later. A server whose
+/// backend is away tells so here, lease by lease, and does not end the stream.
+fn take(schedule: &mut Schedule, message: v1::KeepAliveResponse) -> Option<Failure> {
     let key = (message.namespace, message.lease_id);
-    match message.result {
+    let failure = match message.result {
         Some(keep_alive_response::Result::Lease(lease)) => {
             schedule.acknowledged(&key, Duration::from_millis(lease.ttl_ms));
+            return None;
         }
-        Some(keep_alive_response::Result::Status(status)) => {
-            match Failure::from_wire(status).error {
-                Error::LeaseNotFound { .. } => schedule.ended(&key),
-                _ => schedule.refused(&key, Instant::now()),
-            }
-        }
+        Some(keep_alive_response::Result::Status(status)) => Some(Failure::from_wire(status)),
         // What a newer server says that this client does not know.
-        None => schedule.refused(&key, Instant::now()),
+        None => None,
+    };
+    if failure.as_ref().is_some_and(|it| matches!(it.error, Error::LeaseNotFound { .. })) {
+        schedule.ended(&key);
+        return None;
     }
+    schedule.refused(&key, Instant::now());
+    failure
 }
 
 /// Takes orders until then. False: the client is gone.
@@ -200,6 +209,6 @@ async fn obey_until(then: Instant, schedule: &mut Schedule, orders: &mut Orders)
 fn obey(schedule: &mut Schedule, order: Order) {
     match order {
         Order::Keep(kept) => schedule.keep(kept),
-        Order::Forget(key) => schedule.forget(&key),
+        Order::Forget(key, life) => schedule.forget(&key, &life),
     }
 }

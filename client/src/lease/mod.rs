@@ -277,7 +277,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.client.leases.forget((self.namespace.clone(), self.id.get()));
+        self.client.leases.forget((self.namespace.clone(), self.id.get()), self.life());
     }
 }
 
@@ -308,3 +308,6 @@ impl Revoked {
         Self { revoked: response.revoked, keys: response.keys, locks: response.locks }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,13 +54,20 @@ impl Schedule {
     }
 
     pub(super) fn keep(&mut self, kept: Kept) {
-        self.forget(&kept.key);
+        self.remove(&kept.key);
         let at = kept.sent + pace(kept.ttl);
         self.times.insert((at, kept.key.clone()));
         self.leases.insert(kept.key.clone(), Entry { kept, at, asked: None });
     }
 
-    pub(super) fn forget(&mut self, key: &Key) {
+    /// Forgets the lease of this life. Another of the same key, which was handed in after it, is kept alive.
+    pub(super) fn forget(&mut self, key: &Key, life: &Arc<Life<LeaseLoss>>) {
+        if self.leases.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.kept.life, life)) {
+            self.remove(key);
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
         if let Some(entry) = self.leases.remove(key) {
             self.times.remove(&(entry.at, key.clone()));
         }
@@ -82,7 +89,7 @@ impl Schedule {
                 continue;
             };
             if entry.kept.life.loss().is_some() {
-                self.forget(&key);
+                self.remove(&key);
                 continue;
             }
             if entry.asked.is_some() {
@@ -123,7 +130,7 @@ impl Schedule {
         if let Some(entry) = self.leases.get(key) {
             entry.kept.life.lose(LeaseLoss::Ended);
         }
-        self.forget(key);
+        self.remove(key);
     }
 
     /// No answer will come any more to what was asked.
@@ -233,17 +240,33 @@ mod tests {
         let lost = kept(1, start);
         lost.life.lose(LeaseLoss::Revoked);
         schedule.keep(lost);
-        schedule.keep(kept(2, start));
-        schedule.keep(kept(3, start));
+        let [dropped, last] = [kept(2, start), kept(3, start)];
+        let lives = [&dropped, &last].map(|kept| Arc::clone(&kept.life));
+        schedule.keep(dropped);
+        schedule.keep(last);
         let ended = kept(4, start);
         let life = Arc::clone(&ended.life);
         schedule.keep(ended);
-        schedule.forget(&key(2));
+        schedule.forget(&key(2), &lives[0]);
         schedule.ended(&key(4));
         assert_eq!(life.loss(), Some(LeaseLoss::Ended));
         assert_eq!(schedule.take_due(start + seconds(10), PATIENCE), due(&[3]));
-        schedule.forget(&key(3));
+        schedule.forget(&key(3), &lives[1]);
         assert!(schedule.is_empty() && schedule.next().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_outlives_an_older_handle_of_the_same_id() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        let [older, newer] = [kept(1, start), kept(1, start)];
+        let lives = [&older, &newer].map(|kept| Arc::clone(&kept.life));
+        schedule.keep(older);
+        schedule.keep(newer);
+        schedule.forget(&key(1), &lives[0]);
+        assert_eq!(schedule.take_due(start + seconds(10), PATIENCE), due(&[1]));
+        schedule.forget(&key(1), &lives[1]);
+        assert!(schedule.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
