@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fmt, mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -20,7 +21,7 @@ use crate::{
     call::{Pending, call_options},
     error::{Cause, Failure},
     retry::{Attempts, Effect},
-    transport::{Opened, deadline_after},
+    transport::{Opened, Transport, deadline_after},
     wire::{self, Reader},
 };
 
@@ -222,32 +223,36 @@ impl<C: Codec, T: 'static> Scan<C, T> {
 async fn open_scan(
     call: Pending<v1::ScanRequest>,
 ) -> Result<impl Stream<Item = Result<Chunk, Error>> + Send, Error> {
-    let transport = &call.client.transport;
+    let transport = Arc::clone(&call.client.transport);
     let deadline = deadline_after(call.timeout.unwrap_or(transport.timeout()));
     let max_attempts = transport.max_attempts();
     let mut attempts = Attempts::new(Effect::Reads, max_attempts, Instant::now(), deadline);
     let (first, rest) = loop {
-        let attempt = async { first_message(transport.scan(call.request.clone()).await).await };
+        let attempt = begin_scan(&transport, call.request.clone());
         match transport.in_time(deadline, attempt).await {
             Ok(opened) => break opened,
             Err(failure) => sleep(attempts.after(failure, Instant::now())?).await,
         }
     };
-    let rest = rest.messages.map_err(|failure| failure.error);
+    let Opened { messages, endpoint } = rest;
+    let rest = messages.map_err(move |failure| {
+        transport.note(endpoint, &failure);
+        failure.error
+    });
     Ok(stream::iter([Ok(first)]).chain(rest).map_ok(Chunk::from))
 }
 
-async fn first_message(
-    opened: Result<Opened<v1::ScanResponse>, Failure>,
+async fn begin_scan(
+    transport: &Transport,
+    request: v1::ScanRequest,
 ) -> Result<(v1::ScanResponse, Opened<v1::ScanResponse>), Failure> {
-    let mut opened = opened?;
-    match opened.messages.next().await {
-        Some(first) => Ok((first?, opened)),
-        None => Err(Failure {
-            error: Error::protocol("a scan ended before it began"),
-            cause: Cause::Lost,
-        }),
-    }
+    let mut opened = transport.scan(request).await?;
+    let first = opened.messages.next().await.unwrap_or_else(|| {
+        let error = Error::protocol("a scan ended before it began");
+        Err(Failure { error, cause: Cause::Lost })
+    });
+    let first = first.inspect_err(|failure| transport.note(opened.endpoint, failure))?;
+    Ok((first, opened))
 }
 
 /// Some entries, and the state they are of.

@@ -12,9 +12,9 @@ use holdfast_proto::v1::{
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use crate::{Client, Error, Namespace, Revision, Selector};
+use crate::{Client, Error, Namespace, Revision, Selector, optimistic::tests::status};
 
 type Scanned = Vec<Result<v1::ScanResponse, Status>>;
 
@@ -97,6 +97,13 @@ kv_service! {
 }
 
 async fn scripted(script: Script) -> (Namespace, Arc<Script>) {
+    let (address, script) = server(script).await;
+    let client = Client::builder(address).connect_lazy();
+    (client.expect("a client").namespace("n"), script)
+}
+
+/// The address of a server that plays this script.
+async fn server(script: Script) -> (String, Arc<Script>) {
     let script = Arc::new(script);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("its address");
@@ -104,8 +111,7 @@ async fn scripted(script: Script) -> (Namespace, Arc<Script>) {
         .add_service(KvServiceServer::from_arc(Arc::clone(&script)))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);
-    let client = Client::builder(address.to_string()).connect_lazy();
-    (client.expect("a client").namespace("n"), script)
+    (address.to_string(), script)
 }
 
 fn entry(key: &str, value: &str) -> v1::Entry {
@@ -220,6 +226,29 @@ async fn a_scan_is_opened_again_until_it_has_begun() {
     let stream = namespace.scan::<u32>(Selector::all()).stream();
     let read: Vec<_> = stream.map(|entry| entry.map(|entry| entry.value)).collect().await;
     assert!(matches!(&read[..], [Ok(1), Ok(2), Err(Error::Unavailable { .. })]), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_scan_goes_to_the_next_server_where_one_has_no_backend() {
+    let away = || Err(status(Code::Unavailable, "BACKEND_UNAVAILABLE"));
+    let scans = |scans| Script { scans: Mutex::new(scans), ..Default::default() };
+    // One that has begun is not tried again, but the one after it goes elsewhere.
+    for (begins, read_first) in [(vec![], 0), (vec![Ok(part(&[("a", "1")]))], 1)] {
+        let breaks = begins.into_iter().chain([away()]).collect();
+        let (first, asked) = server(scans(vec![Ok(breaks), Ok(vec![away()])])).await;
+        let (second, _) = server(scans(vec![Ok(vec![Ok(part(&[("b", "2")]))])])).await;
+        let client = Client::builder(first).endpoint(second).connect_lazy().expect("a client");
+        let namespace = client.namespace("n");
+        for _ in 0..read_first {
+            let broken = namespace.scan::<u32>(Selector::all()).stream();
+            let broken: Vec<_> = broken.collect().await;
+            assert!(matches!(&broken[..], [Ok(_), Err(Error::Unavailable { .. })]), "{broken:?}");
+        }
+        let scan = namespace.scan::<u32>(Selector::all()).stream();
+        let read: Vec<_> = scan.map(|entry| entry.map(|entry| entry.value)).collect().await;
+        assert!(matches!(&read[..], [Ok(2)]), "{read:?}");
+        assert_eq!(asked.scans.lock().expect("no panic").len(), 1, "asked once");
+    }
 }
 
 #[tokio::test]

@@ -427,7 +427,8 @@ async fn open<F: Feed>(
 ) -> Result<topic::Connected<F::Item, F::Event>, Failure> {
     let mut connection = feed.clone().open(transport, place, lineage).await?;
     let first = connection.messages.next().await;
-    let first = first.unwrap_or_else(|| Err(lost("the watch ended before it stood")))?;
+    let first = first.unwrap_or_else(|| Err(lost("the watch ended before it stood")));
+    let first = first.inspect_err(|failure| transport.note(connection.endpoint, failure))?;
     Ok((connection, first))
 }
 

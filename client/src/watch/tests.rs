@@ -57,6 +57,13 @@ impl WatchService for Script {
 pub(crate) async fn scripted(
     connections: Vec<Answers>,
 ) -> (Client, mpsc::UnboundedReceiver<v1::WatchRequest>) {
+    let (address, requests) = server(connections).await;
+    let client = Client::builder(address).connect_lazy();
+    (client.expect("a client"), requests)
+}
+
+/// The address of such a server.
+async fn server(connections: Vec<Answers>) -> (String, mpsc::UnboundedReceiver<v1::WatchRequest>) {
     let (asked, requests) = mpsc::unbounded_channel();
     let script = Arc::new(Script { connections: Mutex::new(connections.into_iter()), asked });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -65,8 +72,7 @@ pub(crate) async fn scripted(
         .add_service(WatchServiceServer::from_arc(script))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);
-    let client = Client::builder(address.to_string()).connect_lazy();
-    (client.expect("a client"), requests)
+    (address.to_string(), requests)
 }
 
 pub(crate) fn created(
@@ -262,4 +268,24 @@ async fn a_watch_that_may_not_be_fails_where_it_is_awaited() {
     let (client, _requests) = scripted(vec![]).await;
     let watch = client.namespace("n").watch::<u64>(Selector::all());
     assert!(matches!(watch.await, Err(Error::PermissionDenied { .. })));
+}
+
+#[tokio::test]
+async fn a_watch_that_cannot_begin_at_one_server_begins_at_the_next() {
+    for starts_with_state in [false, true] {
+        let away = || vec![Err(status(Code::Unavailable, "BACKEND_UNAVAILABLE"))];
+        let (first, mut refused) = server(vec![away(), away()]).await;
+        let begins = if starts_with_state { initial(5, "a", true) } else { sets(6, &[("a", 6)]) };
+        let script = vec![created("l", 5, false), begins, silence()];
+        let (second, _requests) = server(vec![script]).await;
+        let client = Client::builder(first).endpoint(second).connect_lazy().expect("a client");
+        let watch = client.namespace("n").watch::<u64>(Selector::all());
+        let watch = if starts_with_state { watch.initial() } else { watch };
+        let mut stream = watch.await.expect("the second server tells");
+        let told = stream.next().await.expect("it goes on").expect("no error");
+        let is_initial = matches!(told, WatchItem::Initial(_));
+        assert_eq!(is_initial, starts_with_state, "{told:?}");
+        refused.recv().await.expect("the first server was asked");
+        assert!(refused.try_recv().is_err(), "and not again");
+    }
 }
