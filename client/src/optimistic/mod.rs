@@ -188,8 +188,8 @@ impl<C: Codec> Tx<C> {
     /// Reads a value; `None` if there is no such key, which is remembered as well. What the transaction has
     /// written itself is seen, and what it has read before is answered from memory.
     ///
-    /// All reads of an attempt see one state: if the namespace has moved on since the first, it is checked
-    /// that what was read before still holds.
+    /// All reads of an attempt see one state: if the namespace has moved on since the first, or a lease may have ended, it
+    /// is checked that what was read before still holds.
     ///
     /// # Errors
     /// [`Error::Conflict`] if it does not. Hand it on: the closure is run again. [`Error::Codec`] or

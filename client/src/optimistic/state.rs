@@ -95,9 +95,11 @@ impl State {
             return Ok(Recorded::Consistent);
         };
         if header.revision == snapshot.revision {
+            let at_once = header.time == snapshot.time;
             snapshot.time = snapshot.time.max(header.time);
             self.check_deadlines()?;
-            return Ok(Recorded::Consistent);
+            let may_have_ended = !at_once && self.has_read_leased();
+            return Ok(if may_have_ended { Recorded::MustValidate } else { Recorded::Consistent });
         }
         // What has not changed since the snapshot was part of it.
         let held_then = header.revision > snapshot.revision
@@ -145,6 +147,11 @@ impl State {
             .filter_map(|entry| entry.expires_at_ms)
             .any(|deadline| deadline <= snapshot.time.as_millis());
         if ended { self.conflict() } else { Ok(()) }
+    }
+
+    /// Whether the time at which something read ends is not told with it, but is that of its lease.
+    fn has_read_leased(&self) -> bool {
+        self.reads.values().flatten().any(|entry| entry.lease_id.is_some())
     }
 
     fn conflict<T>(&mut self) -> Result<T, Error> {
@@ -324,6 +331,26 @@ mod tests {
         state.record("a", ending, Header::new(5, 99)).expect("a read");
         let recorded = state.record("b", None, Header::new(5, 100));
         assert!(matches!(recorded, Err(Error::Conflict { .. })));
+    }
+
+    #[test]
+    fn an_entry_whose_lease_may_have_ended_between_two_reads_is_checked() {
+        let mut leased = entry("a", 3);
+        leased.as_mut().expect("an entry").lease_id = Some(7);
+        for (time, recorded) in [(99, Recorded::Consistent), (100, Recorded::MustValidate)] {
+            let mut state = State::default();
+            state.record("a", leased.clone(), Header::new(5, 99)).expect("a read");
+            let next = state.record("b", None, Header::new(5, time));
+            assert_eq!(next.expect("a read"), recorded);
+        }
+        // What was read later may be what was still there earlier.
+        let mut state = State::default();
+        state.record("b", None, Header::new(5, 100)).expect("a read");
+        let next = state.record("a", leased, Header::new(5, 99));
+        assert_eq!(next.expect("a read"), Recorded::MustValidate);
+        let keys = state.keys_read();
+        let ended = state.validate(&keys, vec![None, None], Header::new(5, 101));
+        assert!(matches!(ended, Err(Error::Conflict { .. })));
     }
 
     #[test]
