@@ -115,14 +115,15 @@ impl Attempts {
     /// Whether the call may be sent at this moment although it may have been run before.
     fn repeatable(&self, now: Instant) -> bool {
         match self.effect {
-            Effect::Reads | Effect::Writes => now < self.records_until,
+            Effect::Reads => true,
+            Effect::Writes => now < self.records_until,
             Effect::WritesUnrecorded => false,
         }
     }
 }
 
 /// What the last error says of the call as a whole, where an attempt may have been run without an answer or not.
-fn verdict(effect: Effect, lost: bool, error: Error) -> Error {
+pub(crate) fn verdict(effect: Effect, lost: bool, error: Error) -> Error {
     if effect == Effect::Reads || !lost || settles(&error) {
         return error;
     }
@@ -274,6 +275,13 @@ mod tests {
         assert!(matches!(error, Error::OutcomeUnknown { .. }));
         let mut write = Attempts::new(Effect::Writes, 5, now, hour);
         assert!(write.after(unavailable(Cause::NotSent), late).is_ok());
+    }
+
+    #[test]
+    fn a_read_is_sent_again_as_long_as_there_is_time() {
+        let now = Instant::now();
+        let mut read = Attempts::new(Effect::Reads, 5, now, now + Duration::from_secs(3600));
+        assert!(read.after(unavailable(Cause::Lost), now + RECORDS_LAST).is_ok());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
     call::{Pending, call_options, write_options},
     error::{Cause, Failure},
     life::Life,
-    retry::Backoff,
+    retry::{Backoff, Effect, verdict},
     transport::deadline_after,
     types::millis_rounded_up,
 };
@@ -222,6 +222,7 @@ impl Attempt {
     /// time there is, and only a broken one is asked again.
     async fn in_turn(&mut self, until: Instant) -> Result<Outcome, Error> {
         let mut backoff = Backoff::for_watches();
+        let mut may_be_granted = false;
         // `confirm` does so: what is granted to a caller that has gone is not kept from others.
         self.request.renew_to_keep = true;
         loop {
@@ -242,9 +243,12 @@ impl Attempt {
             if sent.elapsed() > LONG_CONNECTION {
                 backoff = Backoff::for_watches();
             }
+            // Who is late, here or on the way, does not know either.
+            let is_late = matches!(failure.error, Error::DeadlineExceeded);
+            may_be_granted |= is_late || failure.may_be_applied();
             let pause = backoff.wait(failure.error.retry_after());
             if !may_ask_again(&failure) || Instant::now() + pause >= until {
-                return Err(failure.error);
+                return Err(verdict(Effect::Writes, may_be_granted, failure.error));
             }
             tokio::time::sleep(pause).await;
         }

@@ -38,6 +38,7 @@ enum Answer {
     Late,
     Taken,
     Lost,
+    Refused,
     Nothing,
 }
 
@@ -90,6 +91,7 @@ impl LockService for Script {
             }
             Answer::Taken => Outcome::Holder(lock),
             Answer::Lost => return Err(Status::unavailable("the connection broke")),
+            Answer::Refused => return Err(Status::permission_denied("no more")),
             Answer::Nothing => std::future::pending().await,
         };
         Ok(Response::new(v1::AcquireResponse { outcome: Some(outcome), ..Default::default() }))
@@ -243,6 +245,23 @@ async fn a_lock_that_was_waited_for_counts_from_a_renewal() {
     assert!(asked[1].wait_ms >= asked[2].wait_ms && asked[2].wait_ms > 3_000_000);
     assert_eq!(renew(&mut requests).await.token, 7);
     assert_eq!(hold.info().ttl, Some(2 * HOUR));
+}
+
+#[tokio::test]
+async fn a_wait_that_fails_after_a_lost_answer_may_have_got_the_lock() {
+    let lost = std::iter::repeat_with(|| Answer::Lost).take(50);
+    let until_time_is_up = [Answer::Taken].into_iter().chain(lost).collect();
+    let until_refused = vec![Answer::Taken, Answer::Lost, Answer::Refused];
+    for script in [until_time_is_up, until_refused] {
+        let (namespace, _requests) = scripted(script, Renewing::Renewed).await;
+        let wait = Duration::from_secs(1);
+        let failed = namespace.lock("job").wait(wait).acquire().await;
+        assert!(matches!(failed, Err(Error::OutcomeUnknown { .. })), "{failed:?}");
+    }
+    let script = vec![Answer::Taken, Answer::Refused];
+    let (namespace, _requests) = scripted(script, Renewing::Renewed).await;
+    let refused = namespace.lock("job").acquire().await;
+    assert!(matches!(refused, Err(Error::PermissionDenied { .. })), "{refused:?}");
 }
 
 #[tokio::test]
