@@ -10,7 +10,10 @@ use holdfast_proto::{
 };
 use tokio::{
     fs::File,
-    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _, BufWriter},
+    io::{
+        AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
+        BufWriter,
+    },
     sync::mpsc,
     task::spawn_blocking,
 };
@@ -20,6 +23,10 @@ use crate::{
     retry::{Attempts, Effect},
     transport::deadline_after,
 };
+
+/// The longest line that is read. No server takes values beyond 16 MiB, of which each byte may stand as six, such as
+/// `\u0000`; what is beside the value has room in the rest.
+const LONGEST_LINE: usize = 8 * (16 << 20);
 
 /// How far an export or import has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -244,12 +251,10 @@ async fn feed(
 ) -> Result<(), Error> {
     let mut reader = lines::Reader::new();
     let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = input.read_until(b'\n', &mut line).await;
-        let what = "the file cannot be read";
-        if read.map_err(|source| Error::Io { what, source })? == 0 {
-            return reader.finish().map_err(malformed);
+    for number in 1.. {
+        read_line(&mut input, &mut line, number, LONGEST_LINE).await?;
+        if line.is_empty() {
+            break;
         }
         for part in reader.read(&line).map_err(malformed)? {
             course.note(&part);
@@ -259,6 +264,26 @@ async fn feed(
             }
         }
     }
+    reader.finish().map_err(malformed)
+}
+
+/// Reads the line of this number, with its end; nothing where there is none. What has no ends of lines, such as a device,
+/// does not fill the memory.
+async fn read_line(
+    input: &mut (impl AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+    number: u64,
+    longest: usize,
+) -> Result<(), Error> {
+    line.clear();
+    let mut bounded = input.take(longest as u64 + 1);
+    let read = bounded.read_until(b'\n', line).await;
+    read.map_err(|source| Error::Io { what: "the file cannot be read", source })?;
+    if line.len() > longest {
+        let problem = "it is longer than any line that `holdfast export` writes".to_owned();
+        return Err(Error::Malformed { line: number, problem });
+    }
+    Ok(())
 }
 
 /// Follows a transfer, and tells about it.
@@ -301,4 +326,37 @@ fn malformed(error: lines::LineError) -> Error {
 
 fn written<T>(result: io::Result<T>) -> Result<T, Error> {
     result.map_err(|source| Error::Io { what: "the file cannot be written", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{BufReader, repeat};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_read_one_by_one_up_to_a_bound() {
+        let (mut input, mut line) = (&b"ab\ncde\nfghi\n"[..], Vec::new());
+        for (number, whole) in [(1, &b"ab\n"[..]), (2, b"cde\n")] {
+            read_line(&mut input, &mut line, number, 4).await.expect("short enough");
+            assert_eq!(line, whole);
+        }
+        match read_line(&mut input, &mut line, 3, 4).await {
+            Err(Error::Malformed { line: 3, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        let mut last = &b"cut"[..];
+        for left in [&b"cut"[..], b""] {
+            read_line(&mut last, &mut line, 1, 4).await.expect("short enough");
+            assert_eq!(line, left);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_not_read_to_it() {
+        let (mut endless, mut line) = (BufReader::new(repeat(b'x')), Vec::new());
+        let read = read_line(&mut endless, &mut line, 1, 1 << 10).await;
+        assert!(matches!(read, Err(Error::Malformed { line: 1, .. })), "{read:?}");
+        assert_eq!(line.len(), (1 << 10) + 1);
+    }
 }
