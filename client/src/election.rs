@@ -195,7 +195,10 @@ impl From<LockInfo> for Leader {
 }
 
 /// Who leads, as that changes; made by [`Election::observe`]. `None`: nobody does; between two leaders of whom one
-/// followed the other at once it does not come. A proclamation is a change, too. An error ends the stream.
+/// followed the other at once it does not come. A proclamation is a change, too.
+///
+/// An event of a type that this client does not know is an error in its place, and the stream goes on after it. Any other
+/// error ends the stream.
 #[must_use = "a stream does nothing until it is read"]
 pub struct LeaderStream {
     leaders: BoxStream<'static, Result<Option<Leader>, Error>>,

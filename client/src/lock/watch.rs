@@ -148,8 +148,9 @@ pub enum LockChange {
 
 /// What becomes of locks, in order, each event exactly once, however often the connection breaks.
 ///
-/// An error ends the stream: [`Error::Compacted`] or [`Error::LineageChanged`] when it can no longer go on
-/// without a gap, and what no new connection would help against.
+/// An event of a type that this client does not know is an error in its place, and the stream goes on after it. Any other
+/// error ends the stream: [`Error::Compacted`] or [`Error::LineageChanged`] when it can no longer go on without a gap, and
+/// what no new connection would help against.
 #[must_use = "a stream does nothing until it is read"]
 pub struct LockStream {
     steps: Steps<v1::Lock, v1::LockEvent>,

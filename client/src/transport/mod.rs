@@ -121,7 +121,7 @@ impl Transport {
     }
 
     /// The same for a request that stays where it is: futures within futures would each have room for it. Afterwards it
-    /// is of no more use.
+    /// is as it was, but for the id by which a write was sent.
     pub(crate) async fn call_in_place<R: Rpc>(
         &self,
         request: &mut R,

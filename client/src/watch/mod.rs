@@ -181,10 +181,10 @@ pub enum WatchItem<T> {
 
 /// The changes of a namespace, in order, each exactly once, however often the connection breaks.
 ///
-/// A value that the codec cannot read is an error in its place, and the stream goes on after it. Any other
-/// error ends the stream: [`Error::Compacted`] or [`Error::LineageChanged`] when it can no longer go on
-/// without a gap, and what no new connection would help against. A reader may be slow: the server catches
-/// it up from its log.
+/// A value that the codec cannot read, or an event of a type that this client does not know, is an error in its place, and
+/// the stream goes on after it. Any other error ends the stream: [`Error::Compacted`] or [`Error::LineageChanged`] when it
+/// can no longer go on without a gap, and what no new connection would help against. A reader may be slow: the server
+/// catches it up from its log.
 #[must_use = "a stream does nothing until it is read"]
 pub struct WatchStream<T> {
     steps: Steps<v1::Entry, v1::Event>,
