@@ -176,21 +176,26 @@ fn ask(
 /// backend is away tells so here, lease by lease, and does not end the stream.
 fn take(schedule: &mut Schedule, message: v1::KeepAliveResponse) -> Option<Failure> {
     let key = (message.namespace, message.lease_id);
-    let failure = match message.result {
+    match message.result {
         Some(keep_alive_response::Result::Lease(lease)) => {
             schedule.acknowledged(&key, Duration::from_millis(lease.ttl_ms));
-            return None;
+            None
         }
-        Some(keep_alive_response::Result::Status(status)) => Some(Failure::from_wire(status)),
+        Some(keep_alive_response::Result::Status(status)) => {
+            let failure = Failure::from_wire(status);
+            if matches!(failure.error, Error::LeaseNotFound { .. }) {
+                schedule.ended(&key);
+                return None;
+            }
+            schedule.refused(&key, Instant::now());
+            Some(failure)
+        }
         // What a newer server says that this client does not know.
-        None => None,
-    };
-    if failure.as_ref().is_some_and(|it| matches!(it.error, Error::LeaseNotFound { .. })) {
-        schedule.ended(&key);
-        return None;
+        None => {
+            schedule.refused(&key, Instant::now());
+            None
+        }
     }
-    schedule.refused(&key, Instant::now());
-    failure
 }
 
 /// Takes orders until then. False: the client is gone.
