@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Store, Submission, command::Command, error::StoreError, keys, namespace::Namespace};
-use crate::backend::{DueElsewhere, NamespaceName, Unreadable};
+use crate::backend::{DueElsewhere, Listed, NamespaceName, Unreadable};
 
 /// How many entries are removed in one revision.
 const BATCH: usize = 1000;
@@ -179,27 +179,31 @@ impl Store {
                 return Ok(());
             }
             for listed in listed {
-                let info = match listed {
-                    Ok(info) => info,
-                    Err(Unreadable { name, error }) => {
-                        tracing::warn!(namespace = name.as_str(), %error, "it is not known what is due here");
-                        // It is tried until it is.
-                        self.deadlines.note(&self.namespace(&name), i64::MIN);
-                        after = Some(name);
-                        continue;
-                    }
-                };
-                let namespace = self.namespace(&info.name);
-                after = Some(info.name);
-                if let Some(deadline_ms) = info.next_deadline_ms {
-                    self.deadlines.note(&namespace, deadline_ms);
-                }
-                let mut log = namespace.log.lock();
-                if log.commits == 0 {
-                    log.shape = info.log;
-                }
+                after = Some(self.note_listed(listed));
             }
         }
+    }
+
+    /// Notes of a namespace what has to be done in it; answers its name.
+    fn note_listed(&self, listed: Listed) -> NamespaceName {
+        let info = match listed {
+            Ok(info) => info,
+            Err(Unreadable { name, error }) => {
+                tracing::warn!(namespace = name.as_str(), %error, "it is not known what is due here");
+                // It is tried until it is.
+                self.deadlines.note(&self.namespace(&name), i64::MIN);
+                return name;
+            }
+        };
+        let namespace = self.namespace(&info.name);
+        if let Some(deadline_ms) = info.next_deadline_ms {
+            self.deadlines.note(&namespace, deadline_ms);
+        }
+        let mut log = namespace.log.lock();
+        if log.commits == 0 {
+            log.shape = info.log;
+        }
+        info.name
     }
 
     /// Removes one batch of what is due in a namespace, so that one with much to remove does not hold up the
