@@ -2,8 +2,13 @@
 --
 -- ARGV: 2 a name for a lineage that might begin.
 
--- How far revisions jump at least where some may have been lost.
+-- What a number that counts up goes on from where some may have been given and lost. Histories begin at `now * 1024` and count
+-- less than 1,024 a millisecond, so whatever was given is below that now; and a history that begins after all has been lost does
+-- so further on. Where it is not below, clocks have been set back, or were further on where it was given.
 local JUMP = 1048576
+local function beyond(last)
+  return format(WHOLE, last + 0 < now * 1024 and now * 1024 or last + JUMP)
+end
 
 -- Writes the head where it has changed.
 local function save()
@@ -23,7 +28,7 @@ end
 if must_settle then
   if h[IDENTITY] ~= identity then
     -- It goes on from what is left, in a process that may not have had all: nothing that was given and lost is given again.
-    local revision = format(WHOLE, math.max(h[REVISION] + JUMP, now * 1024))
+    local revision = beyond(h[REVISION])
     if h[LINEAGE] ~= NO_LINEAGE then
       local lines = { h[LINEAGE] .. ' ' .. h[REVISION] .. ' ' .. revision }
       for line in string.gmatch(call('HGET', HEAD, 'ancestors') or '', '[^\n]+') do
@@ -36,7 +41,7 @@ if must_settle then
       h[BIRTH], h[COMPACTED], h[CLEARED] = revision, revision, revision
     end
     h[REVISION] = revision
-    h[POSITION] = format(WHOLE, math.max(h[POSITION] + JUMP, now * 1024))
+    h[POSITION] = beyond(h[POSITION])
     h[FORGOTTEN], h[HALF], h[HALF_KEYS] = h[POSITION], h[POSITION], ZERO
     h[IDENTITY] = identity
     call('HDEL', HEAD, 'turn', 'queue')
