@@ -1,10 +1,10 @@
 //! The servers that share the state, and which of them is the first to expire what is due in a namespace.
 
-use std::{hash::Hasher as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use siphasher::sip::SipHasher13;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{
     Core,
@@ -29,12 +29,8 @@ pub(super) struct Members(RwLock<Vec<Bytes>>);
 impl Members {
     /// Whether a server is the first for a namespace: of all, the one with the largest hash with its name.
     fn is_first(&self, server: &str, lane: &Lane) -> bool {
-        let rank = |member: &[u8]| {
-            let mut hasher = SipHasher13::new();
-            hasher.write(member);
-            hasher.write(lane.name.as_str().as_bytes());
-            hasher.finish()
-        };
+        let name = lane.name.as_str().as_bytes();
+        let rank = |member: &[u8]| xxh3_64_with_seed(name, xxh3_64(member));
         let own = rank(server.as_bytes());
         self.0.read().iter().all(|member| member == server.as_bytes() || rank(member) < own)
     }
