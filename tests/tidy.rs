@@ -13,7 +13,7 @@ use source::{
 
 /// The modules of the server's crate from the top to the bottom, each with those it may name. Every module
 /// of `server/src` must stand here.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("serve", &["rpc", "store", "backend", "config", "clock", "busy_poll"]),
     ("offline", &["rpc", "store", "backend", "config", "clock"]),
     ("rpc", &["store", "backend", "config", "clock"]),
@@ -22,6 +22,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("config", &[]),
     ("clock", &[]),
     ("busy_poll", &[]),
+    ("memory", &[]),
 ];
 
 /// What a layer may not name besides, in the code that is not tests.

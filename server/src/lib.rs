@@ -8,8 +8,8 @@
 //!   file per service, and the only place that knows protobuf;
 //! - [`store`] holds all meaning: commands and the one path on which they are committed, reads, watches, expiry;
 //! - [`backend`] stores bytes: the contract of all backends, and what keeps to it;
-//! - [`config`] is what can be set, [`clock`] where time comes from, and [`busy_poll`] how threads wait for work; they
-//!   know nothing of the others.
+//! - [`config`] is what can be set, [`clock`] where time comes from, [`busy_poll`] how threads wait for work, and
+//!   [`memory`] how the program gets memory; they know nothing of the others.
 //!
 //! A module imports only those below it.
 
@@ -28,6 +28,8 @@ pub mod config;
 pub mod clock;
 
 pub mod busy_poll;
+
+pub mod memory;
 
 #[cfg(test)]
 #[path = "../../tests/fuzz/harness.rs"]

@@ -16,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
-    use_small_pages();
+    holdfast_server::memory::use_small_pages();
     let invocation = match Invocation::load(env::args_os(), env::vars_os()) {
         Ok(invocation) => invocation,
         Err(LoadError::Usage(usage)) => usage.exit(),
@@ -24,14 +24,6 @@ fn main() -> ExitCode {
     };
     let runtime = busy_poll::runtime(invocation.config.busy_poll);
     runtime.map_or_else(|error| fail(1, error), |runtime| runtime.block_on(run(invocation)))
-}
-
-/// Asks the kernel for pages of 4 KiB only: a huge one comes zeroed while whoever needs it waits, and all that wait for them, on
-/// some machines for milliseconds. With a full log, when memory is used again, there is no difference.
-fn use_small_pages() {
-    #[cfg(target_os = "linux")]
-    // A kernel that cannot is as good as one that was not asked.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 async fn run(invocation: Invocation) -> ExitCode {
@@ -55,8 +47,7 @@ async fn run(invocation: Invocation) -> ExitCode {
 
 fn print(text: impl Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    write!(out, "{text}")?;
-    out.flush()
+    write!(out, "{text}").and_then(|()| out.flush())
 }
 
 fn finish(result: Result<(), impl Display>) -> ExitCode {
