@@ -62,10 +62,10 @@ pub(super) struct Lane {
     floor_ms: AtomicI64,
 }
 
-/// Reads that wait for those under way.
+/// How many reads are under way, and who waits for them.
 #[derive(Default)]
 pub(super) struct Reads {
-    pub is_under_way: bool,
+    pub under_way: usize,
     pub waiting: Vec<Asked>,
 }
 

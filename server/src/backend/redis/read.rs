@@ -1,6 +1,6 @@
 //! Reads of entries: now, many callers' together, or at a revision, step by step back.
 
-use std::{collections::HashMap, mem, ops::Bound, sync::Arc};
+use std::{collections::HashMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use redis::Value;
@@ -20,6 +20,8 @@ use crate::backend::{
 
 /// Most keys that are read together, unless one caller asks for more.
 const MAX_TOGETHER: usize = 2048;
+/// Most reads of a namespace under way at once. With one, server and Redis would take turns; what waits is read together.
+const MAX_UNDER_WAY: usize = 4;
 
 /// What a key holds, or why that cannot be told.
 type Held = Result<Option<StoredEntry>, BackendError>;
@@ -31,19 +33,21 @@ pub(super) struct Asked {
 }
 
 impl Core {
-    /// Reads keys as they are now. What is asked for while a read is under way is read together, after it.
+    /// Reads keys as they are now. What is asked for while many reads are under way is read together, after one of them.
     pub(super) async fn read_now(
         self: &Arc<Self>,
         lane: &Arc<Lane>,
         keys: &[Key],
     ) -> Result<ReadAnswer, BackendError> {
         let (sender, receiver) = oneshot::channel();
-        let is_first = {
+        let begins = {
             let mut reads = lane.reads.lock();
             reads.waiting.push(Asked { keys: keys.to_vec(), answer: sender });
-            !mem::replace(&mut reads.is_under_way, true)
+            let begins = reads.under_way < MAX_UNDER_WAY;
+            reads.under_way += usize::from(begins);
+            begins
         };
-        if is_first {
+        if begins {
             // Not on the caller's task: it may go away, and leave the others without an answer.
             tokio::spawn(self.clone().read_waiting(lane.clone()));
         }
@@ -161,7 +165,7 @@ impl Core {
                 };
                 let count = reads.waiting.iter().take_while(fits).count();
                 if count == 0 {
-                    reads.is_under_way = false;
+                    reads.under_way -= 1;
                     return;
                 }
                 reads.waiting.drain(..count).collect::<Vec<_>>()
