@@ -52,7 +52,7 @@ fn check_one(case: &Case, watch: &Watch) -> Result<(), Violation> {
         _ => (None, false),
     };
     let asked_initial = matches!(watch.request.start, Some(Start::Initial(_)));
-    check_end(case, watch, after, or_initial)?;
+    check_end(case, watch, after, or_initial, is_cleared(case, watch))?;
     let Some((_, first)) = watch.messages.first() else { return Ok(()) };
     let Some(Body::Created(created)) = &first.body else {
         return Err(Violation::new(PROMISE, "created does not come first").told(first));
@@ -156,7 +156,7 @@ fn check_initial(
 fn check_one_of_locks(case: &Case, watch: &LockWatch) -> Result<(), Violation> {
     let asked = watch.request.after_revision;
     let after = asked.map(|it| it.revision);
-    check_end(case, watch, after, asked.is_some_and(|it| it.or_initial))?;
+    check_end(case, watch, after, asked.is_some_and(|it| it.or_initial), false)?;
     let Some((_, first)) = watch.messages.first() else { return Ok(()) };
     let Some(LockBody::Created(created)) = &first.body else {
         return Err(Violation::new(PROMISE, "created does not come first").told(first));
@@ -266,6 +266,7 @@ fn check_end<R, M>(
     watch: &Session<R, M>,
     after: Option<u64>,
     or_initial: bool,
+    is_cleared: bool,
 ) -> Result<(), Violation> {
     if watch.starved {
         return Err(Violation::new(PROMISE, "it did not come to the end"));
@@ -276,7 +277,7 @@ fn check_end<R, M>(
     let is_right = match end.reason.as_str() {
         "" | "BACKEND_UNAVAILABLE" | "OVERLOADED" => true,
         "COMPACTED" if watch.messages.is_empty() => !or_initial && is_compacted(case, watch, after),
-        "COMPACTED" => compacted_before(case, u64::MAX) > 0,
+        "COMPACTED" => is_cleared || compacted_before(case, u64::MAX) > 0,
         "FUTURE_REVISION" => !or_initial && after > known,
         // One that could not begin is looked at where all lineages are judged together.
         "LINEAGE_CHANGED" => watch.messages.is_empty() || case.history.is_over,
@@ -289,6 +290,15 @@ fn check_end<R, M>(
             Err(Violation::new("a watch ends only with a reason", what))
         }
     }
+}
+
+/// Whether the state that a watch begins with may have been cleared before all of it was told.
+fn is_cleared(case: &Case, watch: &Watch) -> bool {
+    let mut bodies = watch.messages.iter().filter_map(|(_, message)| message.body.as_ref());
+    let Some(Body::Created(created)) = bodies.next() else { return false };
+    let begins = matches!(watch.request.start, Some(Start::Initial(_))) || created.reset;
+    let is_whole = bodies.any(|body| matches!(body, Body::Initial(part) if part.end));
+    begins && !is_whole && case.log.clears.iter().any(|clear| *clear > created.revision)
 }
 
 /// Whether a watch was to go on from what is not, or no longer, of this history.
