@@ -311,11 +311,11 @@ impl Command {
         matches!(self, Self::Revoke(_) | Self::Expire(_)) || self.reads_ranges()
     }
 
-    /// The lock that it may change the hold or the queue of.
-    pub fn lock_touched(&self) -> Option<&Key> {
+    /// The lock whose queue it may add to.
+    pub fn lock_queued_for(&self) -> Option<&Key> {
         match self {
             Self::Acquire(acquire) => Some(&acquire.lock),
-            _ => self.lock_freed(),
+            _ => None,
         }
     }
 

@@ -435,11 +435,12 @@ fn spared_ms(attempt: u32) -> Option<i64> {
 
 /// How many of the jobs at the front are committed as one. What expects that there is no namespace yet begins a new
 /// commit, for the lineage is looked at once for each. So does a request that came before within the same, and what
-/// frees a lock that the same has touched before: answers and queues are read before all of them.
+/// frees a lock that somebody may have queued up for within the same: answers and queues are read before all of them.
 fn count_together(jobs: &[Job]) -> usize {
     let has_requests = jobs.first().is_some_and(|job| job.submission.request.is_some());
     let room = if has_requests { jobs.len().min(MAX_COMMANDS) } else { 0 };
-    let (mut bytes, mut touched, mut requests) = (0, HashSet::new(), HashSet::with_capacity(room));
+    let (mut bytes, mut queued_for, mut requests) =
+        (0, HashSet::new(), HashSet::with_capacity(room));
     let joins = |(index, job): &(usize, &Job)| {
         let Some(command) = job.submission.command() else {
             return false;
@@ -448,8 +449,8 @@ fn count_together(jobs: &[Job]) -> usize {
         let expects_none = job.submission.expected_lineage.as_deref() == Some("");
         let request = job.submission.request.as_ref();
         let is_new = request.is_none_or(|request| requests.insert((request.client, request.seq)));
-        let frees_late = command.lock_freed().is_some_and(|lock| touched.contains(lock));
-        touched.extend(command.lock_touched().cloned());
+        let frees_late = command.lock_freed().is_some_and(|lock| queued_for.contains(lock));
+        queued_for.extend(command.lock_queued_for().cloned());
         bytes <= MAX_BYTES
             && is_new
             && !frees_late
