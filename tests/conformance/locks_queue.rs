@@ -3,11 +3,12 @@
 use futures::future::join_all;
 use holdfast_proto::v1::*;
 
-use crate::common::{coordination::*, namespace::Namespace};
+use crate::common::{build::*, coordination::*, namespace::Namespace};
 
 crate::cases! {
     a_released_lock_passes_to_who_waits,
     fifty_waiters_are_served_in_the_order_they_came,
+    who_has_waited_does_not_bring_a_deleted_namespace_back,
     an_expired_lock_passes_on_and_never_early,
     a_broken_lock_passes_on,
     a_renewed_lock_does_not_pass_on,
@@ -40,6 +41,18 @@ async fn a_released_lock_passes_to_who_waits(ns: Namespace) {
     // The TTL counts from when the call that waited took the lock.
     assert!(second.expires_at_ms >= second.acquired_at_ms + 60_000);
     assert_eq!(ns.lock("l").await, Some(second));
+}
+
+async fn who_has_waited_does_not_bring_a_deleted_namespace_back(ns: Namespace) {
+    let lock = ns.hold(acquire("l")).await;
+    let waiter = ns.queue(patient(acquire("l")), 1).await;
+    ns.ok(release(&lock)).await;
+    waiter.granted().await;
+    let now_ms = ns.sibling("other").ok(set("k", "1")).await.time_ms;
+    ns.ok(DeleteNamespaceRequest::default()).await;
+    // Longer than the server takes to say again that it lives.
+    ns.sibling("other").until(now_ms + 1_200).await;
+    assert_eq!(ns.state().await.namespace, None);
 }
 
 async fn fifty_waiters_are_served_in_the_order_they_came(ns: Namespace) {

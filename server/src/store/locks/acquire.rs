@@ -303,6 +303,8 @@ impl WaitingCall {
     /// The call has its answer. Should its connection end before that can have arrived, what it got is given up.
     fn finish(mut self, caller: CancellationToken) {
         self.is_finished = true;
+        // For one that does not wait any more nobody has to say that this server lives.
+        self.namespace.waiting.lock().calls.remove(&self.id);
         tokio::spawn(async move {
             tokio::select! {
                 biased;
