@@ -1,9 +1,9 @@
 //! `export` and `import`: whole namespaces as files.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     io::{IsTerminal as _, stderr},
-    iter,
     time::Duration,
 };
 
@@ -58,13 +58,12 @@ pub async fn export(session: &mut Session, args: ExportArgs) -> Result<Verdict, 
 
 async fn write(session: &mut Session, args: ExportArgs) -> Result<Verdict, Failure> {
     let mut export = session.client.export();
-    let mut expected = 0;
+    let mut expected = BTreeSet::new();
     if !args.all {
-        let names =
-            iter::once(session.namespace.name()).chain(args.also.iter().map(String::as_str));
-        for name in names {
-            export = export.namespace(name);
-            expected += 1;
+        expected.insert(session.namespace.name());
+        expected.extend(args.also.iter().map(String::as_str));
+        for name in &expected {
+            export = export.namespace(*name);
         }
     }
     let bar = Bar::new("exported");
@@ -75,7 +74,7 @@ async fn write(session: &mut Session, args: ExportArgs) -> Result<Verdict, Failu
     };
     let done = done.map_err(|error| unwritten(&args.file, error))?;
     bar.end();
-    if done.namespaces < expected {
+    if done.namespaces < expected.len() as u64 {
         session.out.remark("a namespace that was named does not exist, and was left out")?;
         tell_written(session, &args.file, done)?;
         return Ok(Verdict::No);

@@ -105,6 +105,25 @@ impl Registry {
         }
     }
 
+    /// Whether there is what the backend that a URL names would have stored here, which opening it would else make anew.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; also where there is nothing.
+    pub fn check_stored(&self, url: &str) -> Result<(), OpenError> {
+        let (scheme, rest) = self.parse(url)?;
+        let path = match scheme {
+            "files" => Options::parse(rest).map(|options| options.directory),
+            "sqlite" => sqlite::Options::parse(rest).map(|options| options.file),
+            _ => return Ok(()),
+        };
+        let checked = path.and_then(|path| match path.try_exists() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!("there is nothing stored: {} does not exist", path.display())),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        });
+        checked.map_err(|problem| OpenError::Url { scheme: scheme.into(), problem })
+    }
+
     /// Saves what is sound before damage in what the backend that a URL names has stored, into another directory.
     ///
     /// # Errors

@@ -68,7 +68,7 @@ pub enum OfflineError {
 pub async fn run(work: Offline, config: Config) -> Result<(), OfflineError> {
     match work {
         Offline::Export { file, namespaces } => {
-            let store = open(&config).await?;
+            let store = open_stored(&config).await?;
             export::export(store, &file, &namespaces).await
         }
         Offline::Import { file, replace } => {
@@ -76,7 +76,7 @@ pub async fn run(work: Offline, config: Config) -> Result<(), OfflineError> {
             import::import(store, &config, &file, replace).await
         }
         Offline::Verify => verify(&config).await,
-        Offline::Compact => compact(open(&config).await?).await,
+        Offline::Compact => compact(open_stored(&config).await?).await,
         Offline::Repair { into } => repair(&config, &into).await,
     }
 }
@@ -86,6 +86,12 @@ async fn open(config: &Config) -> Result<Arc<Store>, OfflineError> {
     let backend = Registry::default().open(&config.backend, clock.clone()).await?;
     let max_lease_keys = config.limits.max_lease_keys;
     Ok(Store::new(backend, clock, StoreOptions { max_lease_keys, ..StoreOptions::default() }))
+}
+
+/// Opens what is there, and makes nothing anew: a wrong path is no empty state.
+async fn open_stored(config: &Config) -> Result<Arc<Store>, OfflineError> {
+    Registry::default().check_stored(&config.backend)?;
+    open(config).await
 }
 
 async fn verify(config: &Config) -> Result<(), OfflineError> {

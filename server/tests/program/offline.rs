@@ -117,8 +117,25 @@ async fn one_namespace_is_exported_if_named() {
     let (_directory, url) = stored().await;
     let call = holdfastd(&["export", "--namespace", "n", "--backend", &url]);
     assert_eq!(entries(&call.prints().await).len(), 2);
+    let twice = holdfastd(&["export", "--namespace", "n", "--namespace", "n", "--backend", &url]);
+    assert_eq!(entries(&twice.prints().await).len(), 2, "it could not be imported twice");
     let error = holdfastd(&["export", "--namespace", "m", "--backend", &url]).refused(1).await;
     assert!(error.contains("there is no namespace \"m\""), "{error}");
+}
+
+#[tokio::test]
+async fn where_nothing_is_stored_nothing_is_exported_or_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(&directory.path().join("state.jsonl"), "the former\n");
+    for scheme in ["files", "sqlite"] {
+        let url = format!("{scheme}:{}", directory.path().join("misspelt").display());
+        for call in [&["export", &file, "--backend", &url][..], &["compact", "--backend", &url]] {
+            let error = holdfastd(call).refused(1).await;
+            assert!(error.contains("misspelt does not exist"), "{error}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "the former\n");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is made anew");
 }
 
 #[cfg(unix)]

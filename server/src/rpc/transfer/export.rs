@@ -1,6 +1,6 @@
 //! What the store exports, as messages.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use async_stream::try_stream;
 use futures::{Stream, StreamExt as _};
@@ -27,7 +27,9 @@ pub fn export(
     names: Vec<NamespaceName>,
 ) -> impl Stream<Item = Result<TransferPart, Status>> + Send {
     try_stream! {
-        for name in names {
+        let mut told = HashSet::new();
+        // Whoever is named twice is told of once: a second time it could not be imported.
+        for name in names.into_iter().filter(|name| told.insert(name.clone())) {
             for await part in one(&store, &name) {
                 yield part?;
             }
