@@ -15,6 +15,7 @@ crate::cases! {
     keeping_alive_moves_the_deadline_and_takes_no_revision,
     keeping_alive_makes_no_event,
     one_stream_keeps_many_leases_each_answered_by_itself,
+    an_answer_names_no_namespace_that_is_longer_than_a_name,
     one_stream_keeps_leases_of_several_namespaces,
     everything_sent_is_answered_before_the_stream_ends,
     a_lease_kept_alive_outlives_its_ttl,
@@ -154,6 +155,17 @@ async fn one_stream_keeps_many_leases_each_answered_by_itself(ns: Namespace) {
     let one = *alive.iter().next().expect("there are many");
     keeper.send(&ns, one);
     kept(keeper.answers(1).await.remove(0)).expect("the stream goes on");
+}
+
+async fn an_answer_names_no_namespace_that_is_longer_than_a_name(ns: Namespace) {
+    let lease = ns.lease(60_000).await;
+    let mut keeper = Keeper::open(&ns).await;
+    keeper.send(&ns.sibling(&"n".repeat(5_000_000)), lease);
+    keeper.send(&ns, lease);
+    let [long, own] = keeper.answers(2).await.try_into().expect("both are answered");
+    assert_eq!((long.namespace.as_str(), long.lease_id), ("", lease));
+    kept(long).expect_err("it is no name").expect(ErrorReason::InvalidNamespace);
+    kept(own).expect("the stream goes on");
 }
 
 async fn one_stream_keeps_leases_of_several_namespaces(ns: Namespace) {

@@ -147,8 +147,12 @@ impl Part {
     }
 }
 
+/// Names what was asked about, but no namespace that is longer than one can be: no answer is to be as large as a request.
 fn failed(request: KeepAliveRequest, failure: Failure) -> KeepAliveResponse {
-    let KeepAliveRequest { namespace, lease_id } = request;
+    let KeepAliveRequest { mut namespace, lease_id } = request;
+    if namespace.len() > validate::MAX_NAMESPACE_BYTES {
+        namespace.clear();
+    }
     let result = Some(keep_alive_response::Result::Status(failure.into()));
     KeepAliveResponse { namespace, lease_id, result, ..KeepAliveResponse::default() }
 }
