@@ -40,7 +40,7 @@ pub struct CompareDraft {
     create_revision: Option<Test<u64>>,
     value: Option<Test<String>>,
     value_base64: Option<Test<Base64>>,
-    lease: Option<Test<u64>>,
+    lease: Option<Test<LeaseNumber>>,
     token: Option<Test<u64>>,
 }
 
@@ -99,7 +99,7 @@ impl CompareDraft {
             tested(&self.create_revision, key().create_revision(), revision),
             tested(&self.value, key().value(), String::into_bytes),
             tested(&self.value_base64, key().value(), |value| value.0),
-            tested(&self.lease, key().lease(), LeaseId::new),
+            tested(&self.lease, key().lease(), |lease| LeaseId::new(lease.0)),
         ]
     }
 
@@ -149,7 +149,7 @@ pub struct SetDraft {
     value_base64: Option<Base64>,
     #[serde(default, deserialize_with = "expiry_or_keep")]
     ttl: Option<Expiry>,
-    lease: Option<u64>,
+    lease: Option<LeaseNumber>,
     #[serde(default)]
     content_type: String,
 }
@@ -247,7 +247,7 @@ impl SetDraft {
         op = match (self.ttl, self.lease) {
             (None, None) => op,
             (Some(expiry), None) => op.expiry(expiry),
-            (None, Some(lease)) => op.lease(lease),
+            (None, Some(LeaseNumber(lease))) => op.lease(lease),
             (Some(_), Some(_)) => {
                 return Err(Failure::usage(format!(
                     "the set of the key {:?} has one of ttl and lease at the most",
@@ -300,6 +300,29 @@ impl<'de> Deserialize<'de> for Base64 {
         match BASE64_STANDARD.decode(&text) {
             Ok(bytes) => Ok(Self(bytes)),
             Err(error) => Err(D::Error::custom(format!("{text:?} is not Base64: {error}"))),
+        }
+    }
+}
+
+/// The id of a lease: a number or, as it is printed for programs that cannot hold all its digits, text.
+#[derive(Clone, Copy, Debug)]
+struct LeaseNumber(u64);
+
+impl<'de> Deserialize<'de> for LeaseNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected the id of a lease, as a number or as text")]
+        enum Form {
+            Number(u64),
+            Text(String),
+        }
+        match Form::deserialize(deserializer)? {
+            Form::Number(id) => Ok(Self(id)),
+            Form::Text(text) => {
+                let id = text.parse();
+                id.map(Self)
+                    .map_err(|_| D::Error::custom(format!("{text:?} is not the id of a lease")))
+            }
         }
     }
 }
@@ -370,6 +393,8 @@ mod tests {
             (r#""value": {"!=": "x"}"#, Compare::key("k").value().not_equal_to("x")),
             (r#""value_base64": "eA==""#, Compare::key("k").value().equal_to("x")),
             (r#""lease": 7"#, Compare::key("k").lease().equal_to(7)),
+            (r#""lease": "7""#, Compare::key("k").lease().equal_to(7)),
+            (r#""lease": {"!=": "7"}"#, Compare::key("k").lease().not_equal_to(7)),
         ];
         for (text, expected) in cases {
             let found = compare(&format!(r#"{{"key": "k", {text}}}"#));

@@ -35,7 +35,7 @@ If every compare holds, the operations of `then` are run, else those of `otherwi
 in one revision. The status is 0 if `then` was run and 1 if not. Each of the three may be left out.
 
 A compare is about one property of a key: `exists` (true or false), `version`, `mod_revision`,
-`create_revision`, `value`, `value_base64` or `lease` (0: none); or about the `token` of a lock:
+`create_revision`, `value`, `value_base64` or `lease` (0: none; a number, or text); or about the `token` of a lock:
 {"lock": "report", "token": 7}. That is a value it must be equal to, or {"=": …}, {"!=": …}, {"<": …},
 {">": …}. Of a key that is missing, or a lock that nobody holds, only != holds.
 
