@@ -50,6 +50,9 @@ static MUTATIONS: [Falsified<Chronicle>; 15] = [
             "an event",
             "a lock",
             "a guarded",
+            // One that was refused what was lost would have lost nothing then.
+            "a watch ends only with a reason",
+            "a watch that has lost nothing",
         ],
     ),
     ("a_loss_told_wrong_to_one", false_valid_through, &["a watch says truly what it lost"]),
