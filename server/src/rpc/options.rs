@@ -147,9 +147,8 @@ fn request_id_path() -> Path<'static> {
     OPTIONS.field("request_id")
 }
 
-/// What tells another request under the same id from the same one sent again.
-/// Tells a client that has used an id again for something else; who makes two requests with the same fingerprint deceives
-/// nobody but itself.
+/// What tells another request under the same id from the same one sent again. It needs no secret: a client that makes two
+/// requests with the same fingerprint deceives nobody but itself.
 fn fingerprint(request: &[u8]) -> u64 {
     xxh3_64_with_seed(request, FINGERPRINT_SEED)
 }

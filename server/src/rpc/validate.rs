@@ -21,8 +21,9 @@ use crate::{
 pub(super) const MAX_KEY_BYTES: usize = 1024;
 /// The most parts of a batch or of a branch of a transaction.
 pub(super) const MAX_BATCH: usize = 1024;
+/// The longest name of a namespace.
+pub(super) const MAX_NAMESPACE_BYTES: usize = 128;
 
-pub const MAX_NAMESPACE_BYTES: usize = 128;
 const MAX_CONTENT_TYPE_BYTES: usize = 128;
 /// The longest field of an owner of a lock, and the longest reason to break one.
 const MAX_OWNER_BYTES: usize = 1024;
