@@ -43,19 +43,33 @@ impl Exported {
 impl Namespace {
     /// The messages of an export of this namespace.
     pub async fn export_parts(&self) -> Vec<Part> {
+        self.export_parts_beside(async {}).await
+    }
+
+    /// The same; nothing is read of it while something else is done, once it has begun.
+    async fn export_parts_beside(&self, other: impl Future<Output = ()>) -> Vec<Part> {
         let request = ExportRequest { namespaces: vec![self.name.clone()] };
         let mut client = AdminServiceClient::new(self.channel.clone());
         let mut stream = client.export(request).await.expect("it begins").into_inner();
         let mut parts = Vec::new();
+        let mut other = Some(other);
         while let Some(message) = stream.message().await.expect("it goes on") {
             parts.push(message.part.and_then(|part| part.part).expect("a message has a part"));
+            if let Some(other) = other.take() {
+                other.await;
+            }
         }
         parts
     }
 
     /// Exports this namespace, which exists.
     pub async fn export(&self) -> Exported {
-        let mut parts = self.export_parts().await;
+        self.export_beside(async {}).await
+    }
+
+    /// The same; nothing is read of it while something else is done, once it has begun.
+    pub async fn export_beside(&self, other: impl Future<Output = ()>) -> Exported {
+        let mut parts = self.export_parts_beside(other).await;
         let Some(Part::End(end)) = parts.pop() else { panic!("an export ends with its end") };
         let mut parts = parts.into_iter();
         let Some(Part::Start(start)) = parts.next() else { panic!("it begins with its start") };

@@ -1,5 +1,7 @@
 //! Calls that wait for locks, and times, over exports and imports.
 
+use bytes::Bytes;
+use futures::future;
 use holdfast_proto::v1::*;
 
 use crate::common::{coordination::*, namespace::Namespace};
@@ -8,6 +10,7 @@ crate::cases! {
     calls_that_wait_do_not_travel,
     calls_that_wait_over_an_import_queue_up_anew,
     an_offer_travels_also_where_its_lease_has_ended,
+    holds_travel_as_they_are_where_they_are_renewed_meanwhile,
     times_that_are_none_are_refused,
 }
 
@@ -79,4 +82,32 @@ async fn an_offer_travels_also_where_its_lease_has_ended(ns: Namespace) {
     let copy = ns.sibling("copy");
     copy.import(&ns.export().await, false).await.expect("it is imported");
     copy.lost(renew(&offered), &offered, "lease_expired").await;
+}
+
+async fn holds_travel_as_they_are_where_they_are_renewed_meanwhile(ns: Namespace) {
+    // So many locks before them that the server waits to be read before it comes to them.
+    let value = Bytes::from("v".repeat(4_000));
+    let first = (0..1_000).map(|number| AcquireRequest {
+        value: value.clone(),
+        ..acquire_for(&format!("a{number:03}"), 3_600_000)
+    });
+    future::join_all(first.map(|request| ns.ok(request))).await;
+    let former = ns.hold(acquire("free before")).await;
+    ns.ok(release(&former)).await;
+    let free = ns.hold(acquire_for("free before", 3_600_000)).await;
+    let updated = ns.hold(acquire_for("of another value before", 3_600_000)).await;
+    ns.ok(update_value(&updated, "before")).await;
+    ns.ok(renew(&updated)).await;
+    ns.ok(update_value(&updated, "now")).await;
+    let exported = ns.export_beside(async {
+        ns.set("k", "1").await;
+        ns.ok(renew(&free)).await;
+        ns.ok(renew(&updated)).await;
+    });
+    let exported = exported.await;
+    let copy = ns.sibling("copy");
+    copy.import(&exported, false).await.expect("it is imported");
+    assert_eq!(copy.lock("free before").await.map(|lock| lock.token), Some(free.token));
+    assert_eq!(copy.lock("of another value before").await.expect("it is held").value, "now");
+    assert_eq!(copy.lock("a999").await.expect("it is held").value, value);
 }

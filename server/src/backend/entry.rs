@@ -139,6 +139,8 @@ pub struct Change {
     counted: AtomicBool,
     /// Whether a later change of the same key has been made.
     replaced: AtomicBool,
+    /// Whether a version that is not in the log took its place.
+    superseded: AtomicBool,
 }
 
 /// A change, shared by the log, the index and whoever reads. Without a count of weak references, for there are many.
@@ -159,8 +161,8 @@ impl Change {
     ) -> Self {
         let GroupStamp { revision, time_ms } = stamp;
         let previous = Mutex::new(previous);
-        let (counted, replaced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { key, revision, time_ms, kind, entry, previous, counted, replaced }
+        let [counted, replaced, superseded] = [const { AtomicBool::new(false) }; 3];
+        Self { key, revision, time_ms, kind, entry, previous, counted, replaced, superseded }
     }
 
     /// The change of the same key before it, while that is retained.
@@ -171,6 +173,16 @@ impl Change {
     /// Lets go of the changes before it; answers the one right before.
     pub fn forget_previous(&self) -> Option<SharedChange> {
         self.previous.lock().take()
+    }
+
+    /// Lets go of a change and of those before it, if that is the one right before this.
+    pub fn forget(&self, change: &SharedChange) {
+        self.previous.lock().take_if(|previous| SharedChange::ptr_eq(previous, change));
+    }
+
+    /// Whether a version that is not in the log took its place.
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed)
     }
 
     /// Notes whether its bytes are counted in those of the log; answers whether they were.
@@ -186,6 +198,18 @@ impl Change {
     /// Whether a later change of the same key has been made.
     pub fn is_replaced(&self) -> bool {
         self.replaced.load(Ordering::Relaxed)
+    }
+
+    /// What a version that takes the place of a newest one, without being in the log, is linked to: that, if it is in the log,
+    /// or else the one before it that is.
+    pub fn superseded(newest: SharedChange) -> Option<SharedChange> {
+        newest.superseded.store(true, Ordering::Relaxed);
+        // Of versions that no logged one has replaced, being counted is being in the log.
+        let is_logged = |change: &SharedChange| change.counted.load(Ordering::Relaxed);
+        match is_logged(&newest) {
+            true => Some(newest),
+            false => newest.previous().filter(is_logged),
+        }
     }
 
     /// What it counts for in the bytes of the log: the key, the value if it was written, and what surrounds
@@ -226,13 +250,18 @@ impl StoredEntry {
         Self(SharedChange::new(Change::new(key, stamp, ChangeKind::Set, Some(entry), None)))
     }
 
-    /// What a key whose newest change is this one holds, or held at a revision, as far as that is retained.
+    /// What a key whose newest change is this one holds, or held at a revision, as far as that is retained: not where it may have
+    /// been renewed by then without a trace.
     pub fn at(newest: SharedChange, at: Option<Revision>) -> Option<Self> {
+        let is_later = |version: &Change| at.is_some_and(|at| version.revision > at);
+        if !is_later(&newest) {
+            return Self::of(newest);
+        }
         let mut version = newest;
-        while at.is_some_and(|at| version.revision > at) {
+        while is_later(&version) {
             version = version.previous()?;
         }
-        Self::of(version)
+        Self::of(version).filter(|entry| !entry.0.is_superseded())
     }
 
     /// Its key.

@@ -408,6 +408,11 @@ impl Image {
         if matches!(oldest.kind, ChangeKind::Removed(_)) {
             self.space_mut(&oldest.key).forget_tombstone(&oldest);
         }
+        if oldest.is_superseded()
+            && let Some(newest) = self.newest(&oldest.key)
+        {
+            newest.forget(&oldest);
+        }
     }
 
     fn count(&mut self, change: &Change) {
@@ -464,7 +469,7 @@ impl Image {
     fn replace(&mut self, key: Key, entry: Option<Entry>) {
         let stamp = self.stamp();
         self.space_mut(&key).put(key, |key, replaced| {
-            let previous = replaced.and_then(|replaced| replaced.previous());
+            let previous = replaced.and_then(Change::superseded);
             SharedChange::new(Change::new(key, stamp, ChangeKind::Set, entry, previous))
         });
     }

@@ -187,10 +187,9 @@ impl Telling<'_> {
             return self.put(change, Place::Logged, false);
         }
         let previous = change.previous();
-        let told = self.told.get(&change.key);
-        let is_told = told.zip(previous.as_ref()).is_some_and(|(a, b)| SharedChange::ptr_eq(a, b));
+        let told = self.told.remove(&change.key);
         match &previous {
-            Some(previous) if !is_told => self.unlogged(previous)?,
+            Some(previous) if !is_same(told.as_ref(), previous) => self.unlogged(previous, told)?,
             None if told.is_some() => self.writer.drop_key(&change.key)?,
             _ => {}
         }
@@ -200,25 +199,33 @@ impl Telling<'_> {
         Ok(())
     }
 
-    fn unlogged(&mut self, change: &SharedChange) -> Result<(), String> {
-        let told = self.told.get(&change.key);
-        let same_value = told.is_some_and(|told| shares_value(change, told));
-        self.put(change, Place::Unlogged, same_value)?;
-        self.told.insert(change.key.clone(), change.clone());
-        Ok(())
+    /// A version that is not in the log. If it is not linked to what was told of its key, the key was taken away in between
+    /// without a trace.
+    fn unlogged(
+        &mut self,
+        change: &SharedChange,
+        told: Option<SharedChange>,
+    ) -> Result<(), String> {
+        let previous = change.previous();
+        let told = match told {
+            Some(told) if !is_same(previous.as_ref(), &told) => {
+                self.writer.drop_key(&change.key)?;
+                None
+            }
+            told => told,
+        };
+        let same_value = told.is_some_and(|told| shares_value(change, &told));
+        self.put(change, Place::Unlogged, same_value)
     }
 
     /// What a key holds in the end. Its slot is no longer needed.
     fn newest(&mut self, change: &SharedChange) -> Result<(), String> {
         let told = self.told.remove(&change.key);
         match told {
-            Some(told) if SharedChange::ptr_eq(&told, change) => Ok(()),
+            told if is_same(told.as_ref(), change) => Ok(()),
             // The removal has been forgotten since: nothing is known of the key any more.
             None if change.entry.is_none() => Ok(()),
-            told => {
-                let same_value = told.is_some_and(|told| shares_value(change, &told));
-                self.put(change, Place::Unlogged, same_value)
-            }
+            told => self.unlogged(change, told),
         }
     }
 
@@ -235,6 +242,10 @@ impl Telling<'_> {
     fn drop_others(&mut self) -> Result<(), String> {
         self.told.keys().try_for_each(|key| self.writer.drop_key(key))
     }
+}
+
+fn is_same(one: Option<&SharedChange>, other: &SharedChange) -> bool {
+    one.is_some_and(|one| SharedChange::ptr_eq(one, other))
 }
 
 fn shares_value(change: &Change, other: &Change) -> bool {

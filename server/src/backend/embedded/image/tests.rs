@@ -3,7 +3,7 @@
 use super::{Capture, Image, Step};
 use crate::backend::{
     Change, Created, Draft, GroupIndex, Groups, Key, NamespaceName, NewDeadline, Position, Removal,
-    Retain, Revision, SharedChange, Write, WriteOp,
+    Retain, Revision, SharedChange, StoredEntry, Write, WriteOp,
     embedded::{
         journal::{NamespaceState, Place, SnapshotWriter, Version},
         snapshot::{Beside, Pace},
@@ -99,6 +99,41 @@ fn change(image: &mut Image, number: usize) {
     if number.is_multiple_of(97) {
         image.clear(Vec::new());
     }
+}
+
+/// Renewals of a lock are not in the log, its grants and values are.
+#[test]
+fn what_is_written_without_a_trace_hides_what_it_takes_the_place_of() {
+    let mut image = Image::new(Position(0), Revision(10), 5);
+    let key = Key::new(b"\0lock");
+    let write = |image: &mut Image, op| {
+        image.apply(Groups { writes: vec![Write { key: key.clone(), op }], ends: vec![1] });
+    };
+    let other = |image: &mut Image| {
+        let write = Write { key: Key::new(b"user"), op: WriteOp::Set(set(0)) };
+        image.apply(Groups { writes: vec![write], ends: vec![1] });
+    };
+    write(&mut image, WriteOp::Set(set(1)));
+    write(&mut image, WriteOp::Set(set(2)));
+    other(&mut image);
+    write(&mut image, WriteOp::SetUnlogged(set(3)));
+    let newest = |image: &Image| image.newest(&Key::new(b"\0lock")).expect("it is there");
+    let value_at = |image: &Image, at| {
+        let found = StoredEntry::at(newest(image), at);
+        found.map(|found| String::from_utf8_lossy(&found.value).into_owned())
+    };
+    assert_eq!(value_at(&image, Some(Revision(11))).as_deref(), Some("1"));
+    assert_eq!(value_at(&image, Some(Revision(12))), None, "its deadline may have been another");
+    assert_eq!(value_at(&image, Some(Revision(13))).as_deref(), Some("3"));
+    for round in 0..100 {
+        write(&mut image, WriteOp::SetUnlogged(set(round)));
+        write(&mut image, WriteOp::Set(set(round)));
+        write(&mut image, WriteOp::SetUnlogged(set(round)));
+        image.trim(&Retain::After(image.revision), usize::MAX);
+        let versions = std::iter::successors(Some(newest(&image)), |it| it.previous()).count();
+        assert_eq!(versions, 1, "the log holds none of those before");
+    }
+    assert_eq!(value_at(&image, None).as_deref(), Some("99"));
 }
 
 #[test]

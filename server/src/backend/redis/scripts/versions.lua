@@ -32,6 +32,8 @@ local function version_at(record, link, at, budget)
   while record do
     local linked = link_of(record)
     if sub(record, 3, 18) + 0 <= at then return record end
+    -- What it took the place of without a trace may have been renewed by then.
+    if byte(record) == 86 and sub(linked, 1, 16) + 0 <= at then return false end
     if budget[1] == 0 then return { linked } end
     budget[1] = budget[1] - 1
     record = before(linked)
