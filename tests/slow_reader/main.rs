@@ -1,6 +1,6 @@
 //! What a client can have a server keep for it: a watcher that does not read while a million events pass costs bounded memory,
-//! holds up nobody, and afterwards gets everything exactly once, or is told what it cannot have; and small calls whose answers are
-//! large cost as little.
+//! holds up nobody, and afterwards gets everything exactly once, or is told what it cannot have; small calls whose answers are
+//! large cost as little; and answers that are kept for requests with an id are bounded in bytes, too.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -16,6 +16,7 @@ use common::{
     RUNTIME,
     backends::{BACKENDS, TestServer},
     build::{all, batch_set, get, item, key, op, transact, update, watch},
+    coordination::{numbered_done, unique},
     namespace::Namespace,
 };
 
@@ -45,11 +46,15 @@ fn main() -> ExitCode {
             Box::pin(inside(ns, slow, events))
         }),
     ];
+    let kept: Case =
+        ("large_answers_are_kept_up_to_a_bound", |ns, _, _| Box::pin(large_kept_answers(ns)));
     let mut trials = Vec::new();
     for backend in BACKENDS {
         let is_variant = backend.name.starts_with("redis-");
         let events = if is_variant { EVENTS_ON_VARIANTS } else { EVENTS };
-        for (name, run) in cases {
+        // It is for the store to count them, whatever keeps them.
+        let kept = (backend.name == "memory").then_some(kept);
+        for (name, run) in cases.into_iter().chain(kept) {
             let test = move || {
                 let server = TestServer::start(backend);
                 let namespace = Namespace::fresh(&server, name);
@@ -85,6 +90,37 @@ async fn large_answers(ns: Namespace, reader: Namespace) {
         assert!(answer.encoded_len() > VALUE_BYTES);
         assert_growth(before, SMALL_GROWTH);
     }
+}
+
+async fn large_kept_answers(ns: Namespace) {
+    const BOUND: u64 = 256 << 20;
+    /// Each is kept in a record of its own, for a record is written anew with each answer.
+    const STEP: u64 = 16;
+    let client = unique(8);
+    let keys: Vec<String> = (0..1000).map(|number| format!("{number:01000}")).collect();
+    let set = |number, done_below| BatchSetRequest {
+        options: numbered_done(&client, number * STEP, done_below * STEP),
+        ..batch_set(keys.iter().map(|key| item(key, "")))
+    };
+    let before = memory();
+    let answer = ns.ok(set(1, 0)).await;
+    let answer_bytes = answer.encoded_len() as u64;
+    let mut kept = 1;
+    let failure = loop {
+        assert!(kept * answer_bytes < 2 * BOUND, "{kept} answers are kept");
+        match ns.call(set(kept + 1, 0)).await {
+            Ok(_) => kept += 1,
+            Err(failure) => break failure,
+        }
+    };
+    let failure = failure.expect(ErrorReason::Overloaded);
+    assert_eq!(failure.number("limit"), BOUND);
+    assert!(kept * answer_bytes > BOUND / 2, "{kept} answers of {answer_bytes} bytes");
+    assert_growth(before, 2 * BOUND);
+    assert_eq!(ns.ok(set(1, 0)).await, answer);
+    // Who says what is done makes room for others.
+    ns.ok(set(kept + 1, kept)).await;
+    ns.ok(set(kept + 2, kept)).await;
 }
 
 async fn outside(ns: Namespace, reader: Namespace, events: u64) {

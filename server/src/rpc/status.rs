@@ -263,10 +263,10 @@ fn refused(refusal: Refusal<EntryView>, revision: Revision) -> Failure {
             let id = options.field("request_id");
             Failure::invalid(ErrorReason::InvalidRequestId, id.field("seq"), problem)
         }
-        Refusal::TooManyRequests { limit } => {
+        Refusal::TooManyRequests { unit, limit } => {
             let message = format!(
-                "the answers to {limit} requests with an id are kept for this namespace already: raise \
-                 `done_below`, or try again later"
+                "the answers to requests with an id that are kept for this namespace have reached their bound \
+                 of {limit} {unit}: raise `done_below`, or try again later"
             );
             overloaded(message).metadata("limit", limit)
         }

@@ -76,6 +76,8 @@ pub enum Refusal<E> {
     },
     /// Too many answers to requests with an id are kept already.
     TooManyRequests {
+        /// Of what there are too many: `answers` or `bytes`.
+        unit: &'static str,
         /// The limit.
         limit: u64,
     },
@@ -108,7 +110,7 @@ impl<E> Refusal<E> {
             Self::TooManyWaiters { limit } => Refusal::TooManyWaiters { limit },
             Self::RequestReused { seq } => Refusal::RequestReused { seq },
             Self::RequestDone { seq, done_below } => Refusal::RequestDone { seq, done_below },
-            Self::TooManyRequests { limit } => Refusal::TooManyRequests { limit },
+            Self::TooManyRequests { unit, limit } => Refusal::TooManyRequests { unit, limit },
             Self::Operation { branch, index, refusal } => {
                 let refusal = Box::new(refusal.map(show));
                 Refusal::Operation { branch, index, refusal }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Answer, Job, Outcome, commands};
+use super::{Answer, Job, Outcome, commands, requests};
 use crate::{
     backend::{
         Commit, Generation, GroupIndex, GroupStamp, Key, Moved, Position, ReadSet, Revision,
@@ -15,6 +15,7 @@ use crate::{
         keys::{self, Kind},
         namespace::Namespace,
         record::request::RecordName,
+        requests::{Added, Amount},
         settings::Settings,
         workspace::{NewAnswer, RangeView, Related, Seen, Workspace, done_with, settings_write},
     },
@@ -43,8 +44,8 @@ pub(super) struct Loaded {
     pub index: HashMap<Key, usize>,
     /// Answers that their clients have no more use for.
     pub done: Vec<RecordName>,
-    /// How many more answers may be kept.
-    pub room_for_answers: u64,
+    /// How much is kept of answers without those.
+    pub kept_before: Amount,
     /// Clients of which there are requests that they have said to be done with, and up to where: seldom any.
     pub stale: Vec<(u64, u64)>,
 }
@@ -135,12 +136,13 @@ impl Loaded {
             }
         }
         let last = GroupIndex(groups.len().saturating_sub(1));
+        let mut done = Vec::new();
         if let Some(end) = groups.ends.last_mut() {
             // What was answered just now is not done with, whatever another request says.
             let is_kept =
-                |name: &RecordName| kept.binary_search_by_key(name, |kept| kept.0).is_ok();
-            let done = self.done.iter().filter(|name| !is_kept(name));
-            let done = done.map(|name| done_with(*name, last, self.tip.time_ms));
+                |name: &RecordName| kept.binary_search_by_key(name, |kept| kept.record).is_ok();
+            done.extend(self.done.iter().copied().filter(|name| !is_kept(name)));
+            let done = done.iter().map(|name| done_with(*name, last, self.tip.time_ms));
             groups.writes.extend(done);
             *end = groups.writes.len();
         }
@@ -153,14 +155,17 @@ impl Loaded {
             most_before,
             upon: self.upon,
         };
-        (Run { results, expired, kept, needs_more, settings }, commit)
+        (Run { results, expired, kept, done, needs_more, settings }, commit)
     }
 
     /// Why a command is not even run, once it is known that it was not before.
     fn refusal(&self, job: &Job, kept: usize) -> Option<Refusal<Seen>> {
-        let is_over = job.submission.request.is_some() && kept as u64 >= self.room_for_answers;
-        if is_over {
-            return Some(Refusal::TooManyRequests { limit: super::requests::MAX_KEPT });
+        if job.submission.request.is_some() {
+            let answers = self.kept_before.answers + kept as u64;
+            let refusal = requests::refusal(Amount { answers, ..self.kept_before });
+            if refusal.is_some() {
+                return refusal;
+            }
         }
         if let Some(refusal) = self.stale_refusal(job) {
             return Some(refusal);
@@ -222,8 +227,10 @@ enum Ran {
 /// What commands answered.
 pub(super) struct Run {
     pub expired: u64,
-    /// How many answers are kept in which records.
-    pub kept: Vec<(RecordName, u32)>,
+    /// What is kept of them.
+    pub kept: Vec<Added>,
+    /// The records in whose place a mark is put.
+    pub done: Vec<RecordName>,
     /// Whether more has to be read before any of this can be committed.
     pub needs_more: bool,
     /// Those that it was run by.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use futures::future::try_join_all;
 
-use super::{Job, batch::Loaded, commands, requests::MAX_KEPT};
+use super::{Job, batch::Loaded, commands};
 use crate::{
     backend::{Key, KeyRange, Position, ReadAnswer, ReadSet, StoredEntry},
     store::{
@@ -14,6 +14,7 @@ use crate::{
         keys::{self, Kind},
         namespace::Namespace,
         record::{self, Hold, HoldDuration, LeaseRecord, LockRecord, Queue, request::RecordName},
+        requests::Amount,
         workspace::{Attached, MAX_REVISION_KEYS, Places, RangeView, Related, may_be_offered},
     },
 };
@@ -100,7 +101,7 @@ impl Store {
             is_coordinated,
             index: HashMap::new(),
             done: Vec::new(),
-            room_for_answers: MAX_KEPT,
+            kept_before: Amount::default(),
             stale: Vec::new(),
         };
         // How much there is is known only once nothing is on its way.

@@ -258,7 +258,7 @@ impl Store {
             if commit.groups.is_empty() {
                 self.confirm(namespace, &run).await?;
             }
-            let removed = removed_answers(&loaded, &commit);
+            let removed = removed_answers(&run, &commit);
             let written = self.backend.is_remote().then(|| commit.groups.clone());
             let commit = self.backend.begin(&namespace.name, commit);
             match self.commit_and_read_ahead(namespace, commit).await? {
@@ -410,11 +410,11 @@ impl Submission {
 }
 
 /// The records of answers that a commit removes, or puts a mark in the place of.
-fn removed_answers(loaded: &Loaded, commit: &Commit<'_>) -> Vec<RecordName> {
+fn removed_answers(run: &Run, commit: &Commit<'_>) -> Vec<RecordName> {
     let writes = commit.groups.writes.iter();
     let removed = writes.filter(|write| matches!(write.op, WriteOp::RemoveUnlogged));
     let names = removed.filter_map(|write| RecordName::parse(&write.key));
-    loaded.done.iter().copied().chain(names).collect()
+    run.done.iter().copied().chain(names).collect()
 }
 
 /// Whether the batch does nothing but remove what is due.

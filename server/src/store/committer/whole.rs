@@ -55,14 +55,13 @@ impl Store {
             let valid_until_ms = until_ms.into_iter().chain(guarded_until_ms).min();
             let reply = Reply::Cleared(tip.usage.keys);
             let request = submission.request.as_ref();
-            let records =
-                request.map(|request| request.write_alone(record, &reply)).into_iter().collect();
+            let (records, kept): (Vec<_>, Vec<_>) =
+                request.map(|request| request.write_alone(record, &reply)).into_iter().unzip();
             let cleared =
                 self.backend.clear(&namespace.name, tip.position, valid_until_ms, records).await?;
             if let CommitOutcome::Committed(committed) = cleared {
                 self.note_commit(namespace, &committed);
-                let kept = request.map(|request| (RecordName::of(request), 1));
-                Self::note_kept(namespace, &[], &[], kept.as_slice());
+                Self::note_kept(namespace, &[], &[], &kept);
                 let stamp = committed.stamps.first();
                 return Ok(Answer {
                     revision: stamp.map_or(committed.before, |stamp| stamp.revision),

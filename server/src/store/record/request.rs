@@ -118,7 +118,7 @@ pub struct RecordWriter {
     stored: Option<StoredEntry>,
     numbers: Vec<u64>,
     answers: Vec<u8>,
-    count: u32,
+    count: u64,
 }
 
 impl RecordWriter {
@@ -139,7 +139,7 @@ impl RecordWriter {
     }
 
     /// How many answers were added.
-    pub fn count(&self) -> u32 {
+    pub fn count(&self) -> u64 {
         self.count
     }
 

@@ -15,6 +15,7 @@ use crate::{
         command::{EntryView, Reply, Set},
         error::Refusal,
         record::request::{self, KeptAnswer, RecordName, RecordWriter, Revisions},
+        requests::Added,
     },
 };
 
@@ -54,10 +55,10 @@ pub struct NewAnswer<'a> {
 
 impl RequestId {
     /// The unlogged write that keeps the answer of a commit whose only revision is that of the record.
-    pub fn write_alone(&self, record: Option<StoredEntry>, reply: &Reply<Seen>) -> Write {
-        let mut writer = Record::of(record).writer();
+    pub fn write_alone(&self, stored: Option<StoredEntry>, reply: &Reply<Seen>) -> (Write, Added) {
+        let mut writer = Record::of(stored).writer();
         writer.add(&KeptAnswer::of_whole(self, reply));
-        write(RecordName::of(self).key(), writer, GroupIndex(0))
+        keep(RecordName::of(self), writer, GroupIndex(0))
     }
 }
 
@@ -102,11 +103,8 @@ impl Workspace<'_> {
         }
     }
 
-    /// Adds answers to the writes of the last group. Answers how many went into each record.
-    pub fn keep_answers<'a>(
-        &mut self,
-        answers: impl Iterator<Item = NewAnswer<'a>>,
-    ) -> Vec<(RecordName, u32)> {
+    /// Adds answers to the writes of the last group. Answers what went into each record.
+    pub fn keep_answers<'a>(&mut self, answers: impl Iterator<Item = NewAnswer<'a>>) -> Vec<Added> {
         let Some(last) = self.expected_revisions.last().copied() else {
             return Vec::new();
         };
@@ -118,9 +116,12 @@ impl Workspace<'_> {
             writer.add(&KeptAnswer::new(request, asked, reply, group, revisions));
         }
         let group = GroupIndex(self.groups.len() - 1);
-        let kept = writers.iter().map(|(name, writer)| (*name, writer.count())).collect();
-        let writes = writers.into_iter().map(|(name, writer)| write(name.key(), writer, group));
-        self.groups.writes.extend(writes);
+        let mut kept = Vec::with_capacity(writers.len());
+        for (record, writer) in writers {
+            let (write, added) = keep(record, writer, group);
+            kept.push(added);
+            self.groups.writes.push(write);
+        }
         if let Some(end) = self.groups.ends.last_mut() {
             *end = self.groups.writes.len();
         }
@@ -150,8 +151,10 @@ pub fn done_with(name: RecordName, group: GroupIndex, time_ms: i64) -> Write {
     put(name.key(), Bytes::from_static(request::DONE), group, deadline)
 }
 
-fn write(key: Key, writer: RecordWriter, group: GroupIndex) -> Write {
-    put(key, writer.finish(), group, NewDeadline::After(KEPT_MS))
+fn keep(record: RecordName, writer: RecordWriter, group: GroupIndex) -> (Write, Added) {
+    let (answers, stored) = (writer.count(), writer.finish());
+    let added = Added { record, answers, record_bytes: stored.len() as u64 };
+    (put(record.key(), stored, group, NewDeadline::After(KEPT_MS)), added)
 }
 
 fn put(key: Key, value: Bytes, group: GroupIndex, deadline: NewDeadline) -> Write {
