@@ -7,7 +7,7 @@ use std::{
 };
 
 use holdfast_client::Client;
-use holdfast_server::{busy_poll, config::Config, serve::Server};
+use holdfast_server::{busy_poll, config::Config, memory, serve::Server};
 use tonic::transport::{Channel, Endpoint};
 
 /// The argument by which this program is a server and nothing else; the URL of the backend follows.
@@ -83,6 +83,8 @@ pub fn resident_bytes(id: u32) -> Option<u64> {
 
 /// Is a server until it is killed. The first line printed is its address.
 pub fn serve(url: &str) {
+    // As `holdfastd` does.
+    memory::use_small_pages();
     let runtime = busy_poll::runtime(Config::default().busy_poll).expect("a runtime can be built");
     runtime.block_on(async {
         let server = bind(url).await;
