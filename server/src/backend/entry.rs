@@ -200,9 +200,9 @@ impl Change {
         self.replaced.load(Ordering::Relaxed)
     }
 
-    /// What a version that takes the place of a newest one, without being in the log, is linked to: that, if it is in the log,
-    /// or else the one before it that is.
-    pub fn superseded(newest: SharedChange) -> Option<SharedChange> {
+    /// Notes that a version which is not in the log takes the place of a newest one; answers what it is linked to: that, if
+    /// it is in the log, or else the one before it that is.
+    pub fn supersede(newest: SharedChange) -> Option<SharedChange> {
         newest.superseded.store(true, Ordering::Relaxed);
         // Of versions that no logged one has replaced, being counted is being in the log.
         let is_logged = |change: &SharedChange| change.counted.load(Ordering::Relaxed);

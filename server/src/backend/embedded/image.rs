@@ -469,7 +469,7 @@ impl Image {
     fn replace(&mut self, key: Key, entry: Option<Entry>) {
         let stamp = self.stamp();
         self.space_mut(&key).put(key, |key, replaced| {
-            let previous = replaced.and_then(Change::superseded);
+            let previous = replaced.and_then(Change::supersede);
             SharedChange::new(Change::new(key, stamp, ChangeKind::Set, entry, previous))
         });
     }

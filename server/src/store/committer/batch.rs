@@ -160,12 +160,11 @@ impl Loaded {
 
     /// Why a command is not even run, once it is known that it was not before.
     fn refusal(&self, job: &Job, kept: usize) -> Option<Refusal<Seen>> {
-        if job.submission.request.is_some() {
-            let answers = self.kept_before.answers + kept as u64;
-            let refusal = requests::refusal(Amount { answers, ..self.kept_before });
-            if refusal.is_some() {
-                return refusal;
-            }
+        let answers = self.kept_before.answers + kept as u64;
+        if job.submission.request.is_some()
+            && let Some(refusal) = requests::refusal(Amount { answers, ..self.kept_before })
+        {
+            return Some(refusal);
         }
         if let Some(refusal) = self.stale_refusal(job) {
             return Some(refusal);

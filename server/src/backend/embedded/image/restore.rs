@@ -60,7 +60,7 @@ impl Image {
                 self.log_restored(change)
             }
             (_, Place::Unlogged) => {
-                let link = |newest: Option<SharedChange>| newest.and_then(Change::superseded);
+                let link = |newest: Option<SharedChange>| newest.and_then(Change::supersede);
                 self.link(key, stamp, kind, entry, link);
                 Ok(())
             }
