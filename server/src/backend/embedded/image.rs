@@ -214,6 +214,14 @@ impl Image {
         self.newest(key).and_then(StoredEntry::of)
     }
 
+    /// The newest changes of keys.
+    pub fn newest_of(&self, keys: &[Key]) -> Vec<Option<SharedChange>> {
+        if keys.len() > 1 {
+            self.user.fetch(keys);
+        }
+        keys.iter().map(|key| self.newest(key)).collect()
+    }
+
     /// The newest change of a key.
     pub fn newest(&self, key: &Key) -> Option<SharedChange> {
         self.space(key).get(key).map(|slot| slot.newest.clone())

@@ -200,7 +200,7 @@ impl Backend for Embedded {
             {
                 let image = cell.image.read();
                 check_readable(&image, at)?;
-                let newest: Vec<_> = keys.iter().map(|key| image.newest(key)).collect();
+                let newest = image.newest_of(keys);
                 if at.is_some() || !image.holds_up_an_end(newest.iter().flatten(), asked_ms) {
                     break (image.tip(self.clock_ms()), newest);
                 }
