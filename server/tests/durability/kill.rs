@@ -9,9 +9,9 @@ use std::{
 };
 
 use holdfast_proto::v1::{
-    BatchSetRequest, Event, EventType, Expiry, GetRequest, Selector, SetRequest, WatchRequest,
-    batch_set_request::Item, expiry, kv_service_client::KvServiceClient, selector, watch_request,
-    watch_response::Body,
+    BatchSetRequest, CompactRequest, Event, EventType, Expiry, GetRequest, Selector, SetRequest,
+    WatchRequest, admin_service_client::AdminServiceClient, batch_set_request::Item, expiry,
+    kv_service_client::KvServiceClient, selector, watch_request, watch_response::Body,
 };
 use tokio::sync::watch;
 use tonic::transport::Channel;
@@ -21,6 +21,13 @@ use super::harness::{Program, start};
 const ROUNDS: u64 = 8;
 const WRITERS: u64 = 8;
 const NAMESPACES: [&str; 2] = ["even", "odd"];
+
+/// Whether the log is forgotten as it is written.
+#[derive(Clone, Copy)]
+enum History {
+    Kept,
+    Forgotten,
+}
 
 /// What was acknowledged: the key and its namespace, and the revision.
 type Acknowledged = BTreeMap<(usize, String), u64>;
@@ -42,13 +49,31 @@ async fn what_was_acknowledged_in_a_database_survives_kills() {
     survives_kills(&format!("sqlite:{}", directory.path().join("data").display())).await;
 }
 
+/// The log that a snapshot has collected may be forgotten before it is written, and more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_kills_while_the_log_is_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let url = format!("files:{}?snapshot_every=64KiB", data.display());
+    kill_again_and_again(&url, History::Forgotten).await;
+}
+
 async fn survives_kills(url: &str) {
+    let (program, all) = kill_again_and_again(url, History::Kept).await;
+    for (index, namespace) in NAMESPACES.into_iter().enumerate() {
+        let events = all_events(&program, namespace).await;
+        check_events(&events, &all, index);
+    }
+}
+
+/// Answers what was acknowledged, and a program that has it.
+async fn kill_again_and_again(url: &str, history: History) -> (Program, Acknowledged) {
     let mut all = Acknowledged::new();
     let mut unknown = BTreeSet::new();
     for round in 0..ROUNDS {
         let program = start(&["--backend", url]).await;
         check(&program, &all, &unknown).await;
-        let (acknowledged, lost) = write_until_killed(program, round).await;
+        let (acknowledged, lost) = write_until_killed(program, round, history).await;
         for (key, revision) in acknowledged {
             let former = all.insert(key.clone(), revision);
             assert_eq!(former, None, "{key:?} is written once");
@@ -57,23 +82,26 @@ async fn survives_kills(url: &str) {
     }
     let program = start(&["--backend", url]).await;
     check(&program, &all, &unknown).await;
-    for (index, namespace) in NAMESPACES.into_iter().enumerate() {
-        let events = all_events(&program, namespace).await;
-        check_events(&events, &all, index);
-    }
+    (program, all)
 }
 
 /// Writes from many sides, and kills the program in the middle of it.
 async fn write_until_killed(
     program: Program,
     round: u64,
+    history: History,
 ) -> (Vec<((usize, String), u64)>, Vec<(usize, String)>) {
     let (count, mut counted) = watch::channel(0);
     let count = Arc::new((count, AtomicU64::new(0)));
     let mut writers = Vec::new();
     for writer in 0..WRITERS {
         let (kv, count) = (program.kv().await, count.clone());
-        writers.push(tokio::spawn(async move { write(kv, round, writer, &count).await }));
+        let forgetting = match history {
+            History::Kept => None,
+            History::Forgotten => Some(AdminServiceClient::new(program.channel().await)),
+        };
+        writers
+            .push(tokio::spawn(async move { write(kv, forgetting, round, writer, &count).await }));
     }
     // Another moment in each round, by a number that is the same in each run.
     let enough = 50 + round * 7919 % 400;
@@ -92,6 +120,7 @@ async fn write_until_killed(
 /// Writes until it fails; what was acknowledged, and what was not.
 async fn write(
     mut kv: KvServiceClient<Channel>,
+    mut forgetting: Option<AdminServiceClient<Channel>>,
     round: u64,
     writer: u64,
     count: &(watch::Sender<u64>, AtomicU64),
@@ -104,9 +133,15 @@ async fn write(
             0 => set_expiring(&mut kv, namespace, &key).await,
             _ => set_both(&mut kv, namespace, &key).await,
         };
-        match written {
-            Ok(revision) => acknowledged.push(((namespace, key), revision)),
+        let revision = match written {
+            Ok(revision) => revision,
             Err(_) => return (acknowledged, Some((namespace, key))),
+        };
+        acknowledged.push(((namespace, key), revision));
+        if let Some(admin) = &mut forgetting {
+            let namespace = NAMESPACES[namespace].into();
+            // It fails only where the program is killed, which the next write finds out.
+            let _ = admin.compact(CompactRequest { namespace, through_revision: revision }).await;
         }
         count.0.send_replace(count.1.fetch_add(1, Ordering::Relaxed) + 1);
     }

@@ -100,8 +100,9 @@ impl Capture {
             telling.newest(&change)?;
         }
         telling.drop_others()?;
-        // Only now: what was forgotten meanwhile may have lost its former versions before they were told.
-        writer.end(compacted())
+        // Only now: what was forgotten meanwhile may have lost its former versions before they were told. More may have
+        // been forgotten than there is in the snapshot.
+        writer.end(compacted().min(state.revision))
     }
 
     /// A step must not end within a revision: it goes on after it.

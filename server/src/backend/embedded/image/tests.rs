@@ -177,3 +177,30 @@ fn what_changes_while_it_is_collected_is_told_as_it_is_in_the_end() {
     }
     assert!(done > 1000 && lost > 10, "{done} were told, {lost} lost");
 }
+
+/// A snapshot may take so long to write that all of the log it tells is forgotten meanwhile, and more.
+#[test]
+fn a_snapshot_is_sound_of_which_the_log_is_forgotten_before_it_is_written() {
+    for (from, more) in [(0, 0), (20, 4), (40, 30)] {
+        let name = NamespaceName::new("n");
+        let mut image = Image::new(Position(0), Revision(10), 5);
+        (from..from + 30).for_each(|number| change(&mut image, number));
+        let mut capture = Capture::new(&image);
+        let (state, later) = loop {
+            match capture.step(&image, &name, true) {
+                Step::More => {}
+                Step::Lost => panic!("nothing changes meanwhile"),
+                Step::Done(state, later) => break (state, later),
+            }
+        };
+        image.trim(&Retain::After(image.revision), usize::MAX);
+        let expected = show(&image);
+        (from..from + more).for_each(|number| change(&mut image, number));
+        image.trim(&Retain::After(image.revision), usize::MAX);
+        let mut copy = Copy::default();
+        let beside = Beside::default();
+        let written = (&mut copy as &mut dyn SnapshotWriter, Pace::new(&beside));
+        capture.write(&state, later, written, || image.compacted).expect("it can be put");
+        assert_eq!(show(copy.image()), expected, "{more} more");
+    }
+}
