@@ -20,10 +20,11 @@ use crate::backend::NamespaceName;
 /// one, which holds up its commits.
 const MAX_ATTEMPTS: u32 = 4;
 
-/// After so many bytes commits get their turn, at the processors and at the disk,
-const PACE_BYTES: usize = 256 << 10;
-/// for so long.
-const PAUSE: Duration = Duration::from_millis(2);
+/// After so many bytes commits get their turn, at the processors and at the disk. The syncs of those that come meanwhile wait for
+/// what is being made durable: little at a time, so that none waits for long.
+const PACE_BYTES: usize = 32 << 10;
+/// For how long.
+const PAUSE: Duration = Duration::from_micros(250);
 
 /// As how much work a step of collecting counts.
 const STEP_BYTES: usize = 16 << 10;

@@ -18,7 +18,7 @@ use crate::backend::{
 };
 
 /// About how much is written and made durable at once: the journal's own syncs wait for what the disk is busy with.
-const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BYTES: usize = 32 << 10;
 
 /// A snapshot that is being written. Its file has another name until it is whole.
 pub struct Snapshot {
